@@ -1,0 +1,2 @@
+//! ecr-operator: see the README.
+fn main() {}
