@@ -1,1 +1,3 @@
 //! ecr-operator.
+
+pub mod api;

@@ -1,0 +1,50 @@
+//! Which namespaces are meant.
+
+use std::collections::BTreeMap;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::wire_enum::wire_enum;
+
+/// Selects namespaces. What is given must hold all together; `{}` selects every namespace.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct NamespaceSelector {
+    /// Names of namespaces, one of which must fit. `*` stands for any run of characters, as in `team-*`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub match_names: Option<Vec<String>>,
+    /// Labels that the namespace must have, with these values.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub match_labels: Option<BTreeMap<String, String>>,
+    /// Conditions on labels, all of which must hold.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub match_expressions: Option<Vec<MatchExpression>>,
+}
+
+/// One condition on a label of the namespace.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct MatchExpression {
+    /// The label's key.
+    pub key: String,
+    /// In, NotIn: the label's value is, or isn't, one of `values`. Exists, DoesNotExist: the label is there, or isn't.
+    pub operator: MatchOperator,
+    /// The values for In and NotIn. Left out for Exists and DoesNotExist.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub values: Option<Vec<String>>,
+}
+
+wire_enum! {
+    /// How a label is looked at.
+    MatchOperator {
+        /// Its value is one of the values.
+        In = "In",
+        /// Its value is none of the values, or the label is absent.
+        NotIn = "NotIn",
+        /// The label is there.
+        Exists = "Exists",
+        /// The label is absent.
+        DoesNotExist = "DoesNotExist",
+    }
+}
