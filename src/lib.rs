@@ -1,3 +1,4 @@
 //! ecr-operator.
 
 pub mod api;
+pub mod cli;

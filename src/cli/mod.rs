@@ -1,0 +1,3 @@
+//! The command line: the only place that reads arguments and the environment.
+
+pub mod crds;
