@@ -1,4 +1,3 @@
 //! ecr-operator.
 
 pub mod api;
-pub mod cli;

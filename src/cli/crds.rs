@@ -1,26 +1,39 @@
 //! The custom resource definitions as YAML, as `kubectl apply` takes them.
 
+use std::io::Write as _;
+
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 
 use crate::api::all_crds;
 
-/// Why the definitions can't be written.
+/// Why the definitions can't be printed.
 #[derive(Debug, thiserror::Error)]
-pub enum RenderError {
+pub enum CrdsError {
     /// A schema is no JSON Schema of Kubernetes.
     #[error("a schema can't be expressed: {0}")]
     Schema(#[from] serde_json::Error),
     /// A definition is no YAML.
     #[error("a definition can't be written as YAML: {0}")]
     Yaml(#[from] serde_saphyr::ser::Error),
+    /// Standard output doesn't take them.
+    #[error("the definitions can't be printed: {0}")]
+    Output(#[from] std::io::Error),
+}
+
+/// Prints all definitions.
+///
+/// # Errors
+/// See [`CrdsError`].
+pub fn print() -> Result<(), CrdsError> {
+    Ok(std::io::stdout().write_all(render()?.as_bytes())?)
 }
 
 /// All definitions in one text, one YAML document each.
 ///
 /// # Errors
-/// See [`RenderError`].
-pub fn render() -> Result<String, RenderError> {
-    Ok(files()?.into_iter().map(|file| format!("---\n{}", file.text)).collect())
+/// See [`CrdsError`].
+pub fn render() -> Result<String, CrdsError> {
+    Ok(files()?.iter().flat_map(|file| ["---\n", &file.text]).collect())
 }
 
 /// A file of `crds/`.
@@ -35,12 +48,12 @@ pub struct CrdFile {
 /// All definitions, one file each.
 ///
 /// # Errors
-/// See [`RenderError`].
-pub fn files() -> Result<Vec<CrdFile>, RenderError> {
+/// See [`CrdsError`].
+pub fn files() -> Result<Vec<CrdFile>, CrdsError> {
     all_crds()?.iter().map(file).collect()
 }
 
-fn file(crd: &CustomResourceDefinition) -> Result<CrdFile, RenderError> {
+fn file(crd: &CustomResourceDefinition) -> Result<CrdFile, CrdsError> {
     // By way of a value, whose keys are sorted.
     let text = serde_saphyr::to_string(&serde_json::to_value(crd)?)?;
     Ok(CrdFile {
