@@ -78,7 +78,7 @@ pub struct LifecycleRule {
     ),
 ]))]
 pub struct LifecycleSelection {
-    /// Whether tagged images, untagged ones or any are meant.
+    /// Whether tagged images, untagged ones or any are meant: tagged, untagged or any.
     pub tag_status: TagStatus,
     /// Patterns of tags with up to four `*`, each any run of characters. An image must match all of them.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -91,15 +91,16 @@ pub struct LifecycleSelection {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 50), inner(length(min = 1, max = 128)))]
     pub tag_prefix_list: Option<Vec<String>>,
-    /// Only images of this storage class.
+    /// Only images of this storage class: standard or archive.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub storage_class: Option<SelectionStorageClass>,
-    /// Whether images are counted, or their age since an event.
+    /// Whether images are counted (imageCountMoreThan), or their age since they were pushed (sinceImagePushed), pulled
+    /// (sinceImagePulled) or moved to the archive (sinceImageTransitioned).
     pub count_type: CountType,
-    /// The unit of countNumber for the ages.
+    /// The unit of countNumber where it is an age: days.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub count_unit: Option<CountUnit>,
-    /// How many images are kept, or how old they get.
+    /// How many images are left, or how old they get.
     #[schemars(range(min = 1, max = 2_147_483_647))]
     pub count_number: i64,
 }
@@ -115,7 +116,7 @@ pub struct LifecycleAction {
     /// expire deletes the images; transition moves them to another storage class.
     #[serde(rename = "type")]
     pub type_: ActionType,
-    /// Where transition moves them.
+    /// Where transition moves them: archive.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub target_storage_class: Option<TargetStorageClass>,
 }

@@ -94,3 +94,6 @@ fn definition<K: CustomResourceExt>() -> Result<CustomResourceDefinition, serde_
     }
     Ok(crd)
 }
+
+#[cfg(test)]
+mod tests;

@@ -27,7 +27,8 @@ pub struct RepositoryPolicy {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 2, max = 10_240), extend("x-kubernetes-validations" = [rules::JSON_OBJECT]))]
     pub policy_text: Option<String>,
-    /// Keep leaves statements alone that others added; Remove takes them away.
+    /// Keep leaves alone what others added, and is the default with grants and statements. Remove takes it away, and is the
+    /// default with policyText.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub foreign_statements: Option<ForeignStatements>,
 }
@@ -85,23 +86,23 @@ pub struct PolicyStatement {
     pub sid: Option<String>,
     /// Allow or Deny.
     pub effect: Effect,
-    /// Whom the statement is about.
+    /// Whom the statement is about: `"*"`, or an object with AWS, Service or Federated.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "rules::any_json")]
     pub principal: Option<Value>,
-    /// Whom the statement is not about.
+    /// Whom the statement is not about. Instead of Principal.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "rules::any_json")]
     pub not_principal: Option<Value>,
-    /// The actions that the statement is about.
+    /// The actions that the statement is about: one as a string, or several as a list.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "rules::any_json")]
     pub action: Option<Value>,
-    /// The actions that the statement is not about.
+    /// The actions that the statement is not about. Instead of Action.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "rules::any_json")]
     pub not_action: Option<Value>,
-    /// When the statement applies.
+    /// When the statement applies: operators, keys and values as in IAM.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "rules::any_json")]
     pub condition: Option<Value>,

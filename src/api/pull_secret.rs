@@ -137,7 +137,7 @@ pub struct PullSecretSpec {
         ),
     ]))]
     pub registries: Option<Vec<RegistryEntry>>,
-    /// Pull, or Push for builders in the cluster.
+    /// What the token is for: Pull, or Push for builders in the cluster.
     #[serde(default)]
     pub access: TokenAccess,
     /// The name of the Secret; by default the name of this object.
@@ -187,7 +187,8 @@ pub struct RegistryEntry {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 50), inner(length(max = 32), regex(pattern = rules::REGION_PATTERN)))]
     pub regions: Option<Vec<String>>,
-    /// Which host names of a registry get an entry; by default Classic.
+    /// Which host names of a registry get an entry: Classic (…dkr.ecr.….amazonaws.com, the default), DualStack
+    /// (…dkr-ecr.….on.aws) or Fips (…dkr.ecr-fips.….amazonaws.com).
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 3))]
     pub hosts: Option<Vec<HostKind>>,
@@ -227,7 +228,7 @@ pub struct SecretTemplate {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Verify {
-    /// The repository that is asked for an image. It need not hold one.
+    /// The name of the repository that is asked for an image. It need not hold one.
     #[schemars(length(min = 2, max = 256), extend("x-kubernetes-validations" = [rules::REPOSITORY_NAME]))]
     pub repository: String,
 }

@@ -264,7 +264,8 @@ pub struct Pull {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 50), inner(length(max = 32), regex(pattern = rules::REGION_PATTERN)))]
     pub regions: Option<Vec<String>>,
-    /// What happens to the Secrets of a namespace that is no longer allowed: Keep or Remove.
+    /// What happens to the Secrets of a namespace that is no longer allowed: they stay and are no longer renewed (Keep),
+    /// or they go (Remove).
     #[serde(default)]
     pub when_not_allowed: WhenNotAllowed,
 }
@@ -295,10 +296,10 @@ pub struct Allow {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 100), inner(length(min = 1, max = 256), regex(pattern = rules::REPOSITORY_TEMPLATE_PATTERN)))]
     pub push: Option<Vec<String>>,
-    /// The furthest adoptionPolicy that they may set; by default Adopt.
+    /// The furthest adoptionPolicy that they may set: Deny, Adopt or TakeOver; by default Adopt.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub max_adoption: Option<AdoptionPolicy>,
-    /// The furthest deletionPolicy that they may set; by default Delete.
+    /// The furthest deletionPolicy that they may set: Retain, Delete or DeleteWithImages; by default Delete.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub max_deletion: Option<DeletionPolicy>,
 }
@@ -308,7 +309,8 @@ pub struct Allow {
 #[serde(rename_all = "camelCase")]
 #[schemars(extend("x-kubernetes-validations" = [rules::EXCLUSION_FILTERS]))]
 pub struct Defaults {
-    /// Whether tags can be moved to another image.
+    /// Whether a tag can be moved to another image: MUTABLE (yes), IMMUTABLE (no), or either of them with the exceptions
+    /// that imageTagMutabilityExclusionFilters names.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub image_tag_mutability: Option<ImageTagMutability>,
     /// Tags that are excluded from imageTagMutability.
@@ -331,7 +333,7 @@ pub struct Defaults {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "rules::tags")]
     pub tags: Option<BTreeMap<String, String>>,
-    /// What happens to a repository when its EcrRepository is deleted.
+    /// What happens to a repository when its EcrRepository is deleted: Retain, Delete or DeleteWithImages.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub deletion_policy: Option<DeletionPolicy>,
 }

@@ -55,17 +55,20 @@ use super::{DEFAULT_REGISTRY, LifecyclePolicy, RepositoryPolicy};
     ),
 ]))]
 pub struct EcrRepositorySpec {
-    /// The EcrRegistry, that is account, Region and identity, of the repository.
+    /// The EcrRegistry, that is account, Region and identity, of the repository. It can be changed to another of the same
+    /// account and Region.
     #[serde(default)]
     pub registry_ref: RegistryRef,
     /// The repository's name in ECR; by default the name of this object. It can't be changed.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 2, max = 256), extend("x-kubernetes-validations" = [rules::REPOSITORY_NAME]))]
     pub name: Option<String>,
-    /// Whether the registry's defaults fill in what is absent here; by default true.
+    /// Whether the registry's defaults fill in what is absent here; by default true. It must be written out where
+    /// adoptionPolicy isn't Deny.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub inherit_defaults: Option<bool>,
-    /// Whether tags can be moved to another image.
+    /// Whether a tag can be moved to another image: MUTABLE (yes), IMMUTABLE (no), or either of them with the exceptions
+    /// that imageTagMutabilityExclusionFilters names.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub image_tag_mutability: Option<ImageTagMutability>,
     /// Tags that are excluded from imageTagMutability.
@@ -88,10 +91,12 @@ pub struct EcrRepositorySpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "rules::tags")]
     pub tags: Option<BTreeMap<String, String>>,
-    /// What happens to the repository when this object is deleted; by default Retain.
+    /// What happens to the repository when this object is deleted: it stays (Retain, the default), it is deleted if it
+    /// holds no images (Delete), or it is deleted with its images (DeleteWithImages). It can be changed until the end.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub deletion_policy: Option<DeletionPolicy>,
-    /// Whether a repository that exists already may be taken: Deny, Adopt or TakeOver.
+    /// Whether a repository that exists already may be taken: not at all (Deny), if nobody owns it (Adopt), or even if it
+    /// is owned from elsewhere (TakeOver).
     #[serde(default)]
     pub adoption_policy: AdoptionPolicy,
     /// Apply does what is needed; Plan only shows it in status.plan.
