@@ -3,28 +3,56 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::rules::{self, rule};
 use super::wire_enum::wire_enum;
 
 /// A lifecycle policy, as typed rules or as the JSON text that ECR takes.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
+#[schemars(extend("x-kubernetes-validations" = [rule(
+    "has(self.rules) != has(self.policyText)",
+    "set exactly one of rules and policyText; to remove the lifecycle policy, set rules to []",
+)]))]
 pub struct LifecyclePolicy {
     /// The rules. An empty list removes the lifecycle policy.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 50), extend("x-kubernetes-validations" = [
+        rule(
+            "self.all(a, self.exists_one(b, b.rulePriority == a.rulePriority))",
+            "each rule needs a rulePriority of its own",
+        ),
+        rule(
+            "!self.exists(a, a.selection.tagStatus == 'any' && self.exists(b, b.selection.tagStatus != 'any' && b.rulePriority > a.rulePriority))",
+            "a rule with tagStatus any comes last: give it the highest rulePriority",
+        ),
+    ]))]
     pub rules: Option<Vec<LifecycleRule>>,
     /// The policy as the JSON document that ECR takes.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 2, max = 30_720), extend("x-kubernetes-validations" = [rules::JSON_OBJECT]))]
     pub policy_text: Option<String>,
 }
 
 /// One rule of a lifecycle policy.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
+#[schemars(extend("x-kubernetes-validations" = [
+    rule(
+        "self.selection.countType != 'sinceImagePulled' || self.action.type == 'transition'",
+        "countType sinceImagePulled goes with action type transition only; to expire images use sinceImagePushed",
+    ),
+    rule(
+        "self.selection.countType != 'sinceImageTransitioned' || self.action.type == 'expire'",
+        "countType sinceImageTransitioned goes with action type expire only",
+    ),
+]))]
 pub struct LifecycleRule {
     /// The order of evaluation: lower numbers come first, and an image is acted on by one rule at most.
+    #[schemars(range(min = 1, max = 2_147_483_647))]
     pub rule_priority: i64,
     /// What the rule is for.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 1024))]
     pub description: Option<String>,
     /// Which images the rule is about.
     pub selection: LifecycleSelection,
@@ -35,14 +63,33 @@ pub struct LifecycleRule {
 /// Which images a lifecycle rule is about.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
+#[schemars(extend("x-kubernetes-validations" = [
+    rule(
+        "self.tagStatus == 'tagged' ? has(self.tagPatternList) != has(self.tagPrefixList) : !has(self.tagPatternList) && !has(self.tagPrefixList)",
+        "tagStatus tagged needs exactly one of tagPatternList and tagPrefixList; untagged and any take neither (for all tagged images use tagPatternList: ['*'])",
+    ),
+    rule(
+        "(self.countType == 'imageCountMoreThan') != has(self.countUnit)",
+        "countUnit: days is needed with sinceImagePushed, sinceImagePulled and sinceImageTransitioned, and must be left out with imageCountMoreThan",
+    ),
+    rule(
+        "self.countType != 'sinceImageTransitioned' || (has(self.storageClass) && self.storageClass == 'archive' && self.countNumber >= 90)",
+        "countType sinceImageTransitioned needs storageClass archive and a countNumber of at least 90",
+    ),
+]))]
 pub struct LifecycleSelection {
     /// Whether tagged images, untagged ones or any are meant.
     pub tag_status: TagStatus,
-    /// Patterns of tags, `*` is any run of characters. An image must match all of them.
+    /// Patterns of tags with up to four `*`, each any run of characters. An image must match all of them.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(
+        length(min = 1, max = 50),
+        inner(length(min = 1, max = 128), regex(pattern = r"^[^*]*(\*[^*]*){0,4}$"))
+    )]
     pub tag_pattern_list: Option<Vec<String>>,
     /// Prefixes of tags. An image must match all of them.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 50), inner(length(min = 1, max = 128)))]
     pub tag_prefix_list: Option<Vec<String>>,
     /// Only images of this storage class.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -53,12 +100,17 @@ pub struct LifecycleSelection {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub count_unit: Option<CountUnit>,
     /// How many images are kept, or how old they get.
+    #[schemars(range(min = 1, max = 2_147_483_647))]
     pub count_number: i64,
 }
 
 /// What happens to the images of a lifecycle rule.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
+#[schemars(extend("x-kubernetes-validations" = [rule(
+    "(self.type == 'transition') == has(self.targetStorageClass)",
+    "action type transition needs targetStorageClass: archive, and expire takes none",
+)]))]
 pub struct LifecycleAction {
     /// expire deletes the images; transition moves them to another storage class.
     #[serde(rename = "type")]

@@ -2,14 +2,20 @@
 //!
 //! A field that is absent and one that is empty mean different things, so both survive a round trip. Rustdoc of a field
 //! is what `kubectl explain` shows.
+#![expect(clippy::doc_markdown, reason = "kubectl explain shows backticks as they are")]
+#![expect(clippy::duplicated_attributes, reason = "kube's print columns repeat their keys")]
 
 mod lifecycle;
 mod policy;
 mod pull_secret;
 mod registry;
 mod repository;
+mod rules;
 mod selector;
 mod wire_enum;
+
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{CustomResourceDefinition, JSONSchemaProps};
+use kube::CustomResourceExt;
 
 pub use lifecycle::{
     ActionType, CountType, CountUnit, LifecycleAction, LifecyclePolicy, LifecycleRule, LifecycleSelection,
@@ -59,3 +65,32 @@ pub const EXPIRES_AT: &str = "ecr-operator.dev/expires-at";
 pub const SID_PREFIX: &str = "EcrOperator";
 /// The name of the `EcrRegistry` that objects use when they name none.
 pub const DEFAULT_REGISTRY: &str = "default";
+
+/// The definitions of all four kinds, as they are installed.
+///
+/// # Errors
+/// When a schema can't be written as JSON Schema of Kubernetes; a test makes sure that it can.
+pub fn all_crds() -> Result<[CustomResourceDefinition; 4], serde_json::Error> {
+    Ok([
+        definition::<EcrRegistry>()?,
+        definition::<EcrRepository>()?,
+        definition::<EcrPullSecret>()?,
+        definition::<ClusterEcrPullSecret>()?,
+    ])
+}
+
+fn definition<K: CustomResourceExt>() -> Result<CustomResourceDefinition, serde_json::Error> {
+    let mut crd = K::crd();
+    for version in &mut crd.spec.versions {
+        if let Some(schema) = version
+            .schema
+            .as_mut()
+            .and_then(|schema| schema.open_api_v3_schema.as_mut())
+        {
+            let mut value = serde_json::to_value(&*schema)?;
+            rules::finish(&mut value);
+            *schema = serde_json::from_value::<JSONSchemaProps>(value)?;
+        }
+    }
+    Ok(crd)
+}

@@ -7,8 +7,37 @@ use kube::CustomResource;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::rules::{self, Rule, rule};
 use super::wire_enum::wire_enum;
 use super::{NamespaceSelector, RegistryRef};
+
+/// What must hold in both kinds. (On the flattened struct they would be lost.)
+const PULL_SECRET_RULES: [Rule; 6] = [
+    rule(
+        "self.access == 'Pull' || !has(self.serviceAccounts) || self.serviceAccounts.size() == 0",
+        "access Push takes no serviceAccounts: pods pull, and must not be able to push",
+    ),
+    rule(
+        "(self.format == 'Template') == (has(self.secretTemplate) && has(self.secretTemplate.data))",
+        "format Template needs secretTemplate.data, and secretTemplate.data needs format Template",
+    ),
+    rule(
+        "self.mergePolicy == 'Own' || self.format == 'DockerConfigJson'",
+        "mergePolicy Merge needs format DockerConfigJson: only there each host has an entry of its own",
+    ),
+    rule(
+        "self.format == 'DockerConfigJson' || !has(self.serviceAccounts) || self.serviceAccounts.size() == 0",
+        "serviceAccounts needs format DockerConfigJson: pods can't pull with another kind of Secret",
+    ),
+    rule(
+        "self.format == 'DockerConfigJson' || !has(self.registries) || self.registries.size() == 1",
+        "format Template has room for one registry: name one, and create an object for each of the others",
+    ),
+    rule(
+        "!has(self.restartStuckPods) || !self.restartStuckPods || (self.access == 'Pull' && self.format == 'DockerConfigJson')",
+        "restartStuckPods needs access Pull and format DockerConfigJson: pods don't pull with another kind of Secret",
+    ),
+];
 
 /// A Secret in this namespace that always holds a valid token.
 #[derive(CustomResource, Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -23,9 +52,25 @@ use super::{NamespaceSelector, RegistryRef};
     status = "PullSecretStatus",
     derive = "PartialEq",
     derive = "Default",
-    doc = "A Secret in this namespace that always holds a valid token for Amazon ECR."
+    doc = "A Secret in this namespace that always holds a valid token for Amazon ECR.",
+    printcolumn(
+        name = "Ready",
+        type_ = "string",
+        json_path = ".status.conditions[?(@.type=='Ready')].status"
+    ),
+    printcolumn(name = "Secrets", type_ = "string", json_path = ".status.secrets"),
+    printcolumn(name = "Expires", type_ = "string", json_path = ".status.expiresAt"),
+    printcolumn(name = "Refresh", type_ = "string", json_path = ".status.refreshAt"),
+    printcolumn(
+        name = "Reason",
+        type_ = "string",
+        json_path = ".status.conditions[?(@.type=='Ready')].reason",
+        priority = 1
+    ),
+    printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
 )]
 #[serde(rename_all = "camelCase")]
+#[schemars(extend("x-kubernetes-validations" = PULL_SECRET_RULES))]
 pub struct EcrPullSecretSpec {
     /// What both kinds share.
     #[serde(flatten)]
@@ -44,17 +89,34 @@ pub struct EcrPullSecretSpec {
     status = "PullSecretStatus",
     derive = "PartialEq",
     derive = "Default",
-    doc = "A Secret in each of many namespaces that always holds a valid token for Amazon ECR."
+    doc = "A Secret in each of many namespaces that always holds a valid token for Amazon ECR.",
+    printcolumn(
+        name = "Ready",
+        type_ = "string",
+        json_path = ".status.conditions[?(@.type=='Ready')].status"
+    ),
+    printcolumn(name = "Secrets", type_ = "string", json_path = ".status.secrets"),
+    printcolumn(name = "Expires", type_ = "string", json_path = ".status.expiresAt"),
+    printcolumn(name = "Refresh", type_ = "string", json_path = ".status.refreshAt"),
+    printcolumn(
+        name = "Reason",
+        type_ = "string",
+        json_path = ".status.conditions[?(@.type=='Ready')].reason",
+        priority = 1
+    ),
+    printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
 )]
 #[serde(rename_all = "camelCase")]
+#[schemars(extend("x-kubernetes-validations" = PULL_SECRET_RULES))]
 pub struct ClusterEcrPullSecretSpec {
     /// What both kinds share.
     #[serde(flatten)]
     pub common: PullSecretSpec,
     /// The namespaces that get the Secret; `{}` means all.
     pub namespace_selector: NamespaceSelector,
-    /// Names of namespaces that don't get it.
+    /// Names of namespaces that don't get it. `*` stands for any run of characters.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 100), inner(length(min = 1, max = 63), regex(pattern = rules::NAMESPACE_GLOB_PATTERN)))]
     pub exclude_namespaces: Option<Vec<String>>,
 }
 
@@ -64,12 +126,23 @@ pub struct ClusterEcrPullSecretSpec {
 pub struct PullSecretSpec {
     /// The registries that the Secret holds tokens for; by default the EcrRegistry named default.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 20), extend("x-kubernetes-validations" = [
+        rule(
+            "self.all(a, has(a.public) || self.filter(b, !has(b.public) && (has(b.registryRef) ? b.registryRef.name : 'default') == (has(a.registryRef) ? a.registryRef.name : 'default')).size() == 1)",
+            "each registry has one entry: put what you want of it into that",
+        ),
+        rule(
+            "self.filter(entry, has(entry.public)).size() <= 1",
+            "the ECR Public Gallery has one entry: only one may have public",
+        ),
+    ]))]
     pub registries: Option<Vec<RegistryEntry>>,
     /// Pull, or Push for builders in the cluster.
     #[serde(default)]
     pub access: TokenAccess,
     /// The name of the Secret; by default the name of this object.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 253), extend("x-kubernetes-validations" = [rules::OBJECT_NAME]))]
     pub secret_name: Option<String>,
     /// DockerConfigJson for pulling images; Template for an Opaque Secret with secretTemplate.data.
     #[serde(default)]
@@ -82,6 +155,10 @@ pub struct PullSecretSpec {
     pub merge_policy: MergePolicy,
     /// ServiceAccounts whose imagePullSecrets get the Secret; `["*"]` means all of the namespace.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 100), inner(length(min = 1, max = 253), regex(pattern = r"^(\*|[a-z0-9]([-a-z0-9.]*[a-z0-9])?)$")), extend("x-kubernetes-validations" = [rule(
+        "!('*' in self) || self.size() == 1",
+        "'*' means all ServiceAccounts: it stands alone",
+    )]))]
     pub service_accounts: Option<Vec<String>>,
     /// A repository that is asked for with the token before the Secret counts as ready.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -94,21 +171,29 @@ pub struct PullSecretSpec {
 /// A registry that the Secret holds tokens for.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
+#[schemars(extend("x-kubernetes-validations" = [rule(
+    "!has(self.public) || !(has(self.accounts) || has(self.regions) || has(self.hosts) || has(self.repositories))",
+    "public stands alone beside registryRef: give accounts, regions, hosts and repositories in an entry without public",
+)]))]
 pub struct RegistryEntry {
     /// The EcrRegistry; by default the one named default.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub registry_ref: Option<RegistryRef>,
     /// Only these of the accounts that the registry offers.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 100), inner(regex(pattern = rules::ACCOUNT_ID_PATTERN)))]
     pub accounts: Option<Vec<String>>,
     /// Only these of the Regions that the registry offers.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 50), inner(length(max = 32), regex(pattern = rules::REGION_PATTERN)))]
     pub regions: Option<Vec<String>>,
     /// Which host names of a registry get an entry; by default Classic.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 3))]
     pub hosts: Option<Vec<HostKind>>,
     /// Only these of the repositories that the registry allows. `*` is any run of characters.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 100), inner(length(min = 1, max = 256), regex(pattern = rules::REPOSITORY_GLOB_PATTERN)))]
     pub repositories: Option<Vec<String>>,
     /// The Amazon ECR Public Gallery, with the identity of the registry.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -125,13 +210,16 @@ pub struct PublicRegistry {}
 #[serde(rename_all = "camelCase")]
 pub struct SecretTemplate {
     /// Labels that the Secret gets.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "rules::labels")]
     pub labels: Option<BTreeMap<String, String>>,
     /// Annotations that the Secret gets.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "rules::annotations")]
     pub annotations: Option<BTreeMap<String, String>>,
     /// Data of the Secret, with `{host}`, `{username}` and `{password}` filled in.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "rules::secret_data")]
     pub data: Option<BTreeMap<String, String>>,
 }
 
@@ -140,6 +228,7 @@ pub struct SecretTemplate {
 #[serde(rename_all = "camelCase")]
 pub struct Verify {
     /// The repository that is asked for an image. It need not hold one.
+    #[schemars(length(min = 2, max = 256), extend("x-kubernetes-validations" = [rules::REPOSITORY_NAME]))]
     pub repository: String,
 }
 
@@ -176,6 +265,7 @@ pub struct PullSecretStatus {
     pub observed_generation: Option<i64>,
     /// Ready, and while they are true Reconciling and Stalled.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(schema_with = "rules::conditions")]
     pub conditions: Vec<Condition>,
 }
 

@@ -7,6 +7,7 @@ use kube::CustomResource;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::rules::{self, rule};
 use super::wire_enum::wire_enum;
 use super::{
     AdoptionPolicy, DeletionPolicy, EncryptionConfiguration, ExclusionFilter, ImageScanningConfiguration,
@@ -25,14 +26,42 @@ use super::{
     status = "EcrRegistryStatus",
     derive = "PartialEq",
     derive = "Default",
-    doc = "An Amazon ECR registry, that is an AWS account and a Region, with the identities that work on it and the namespaces that may use it."
+    doc = "An Amazon ECR registry, that is an AWS account and a Region, with the identities that work on it and the namespaces that may use it.",
+    selectable = ".spec.region",
+    printcolumn(
+        name = "Ready",
+        type_ = "string",
+        json_path = ".status.conditions[?(@.type=='Ready')].status"
+    ),
+    printcolumn(
+        name = "Reason",
+        type_ = "string",
+        json_path = ".status.conditions[?(@.type=='Ready')].reason"
+    ),
+    printcolumn(name = "Account", type_ = "string", json_path = ".status.accountId"),
+    printcolumn(name = "Region", type_ = "string", json_path = ".spec.region"),
+    printcolumn(name = "Repositories", type_ = "integer", json_path = ".status.repositories"),
+    printcolumn(name = "Host", type_ = "string", json_path = ".status.registryHost", priority = 1),
+    printcolumn(name = "Caller", type_ = "string", json_path = ".status.callerArn", priority = 1),
+    printcolumn(name = "Mode", type_ = "string", json_path = ".spec.mode", priority = 1),
+    printcolumn(name = "Planned", type_ = "integer", json_path = ".status.planned", priority = 1),
+    printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
 )]
 #[serde(rename_all = "camelCase")]
+#[schemars(extend("x-kubernetes-validations" = [
+    rule("self.region == oldSelf.region", "region can't be changed: create another EcrRegistry for the other Region"),
+    rule(
+        "!has(oldSelf.accountId) || (has(self.accountId) && self.accountId == oldSelf.accountId)",
+        "accountId can be added, but not changed or removed: create another EcrRegistry for the other account",
+    ),
+]))]
 pub struct EcrRegistrySpec {
     /// The AWS Region. It can't be changed.
+    #[schemars(length(max = 32), extend("x-kubernetes-validations" = [rules::REGION]))]
     pub region: String,
     /// The AWS account. Learned from the identity where it is absent. It can be added, not changed.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 32), extend("x-kubernetes-validations" = [rules::ACCOUNT_ID]))]
     pub account_id: Option<String>,
     /// Which endpoints of AWS are called.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -51,21 +80,30 @@ pub struct EcrRegistrySpec {
     pub push: Option<Push>,
     /// Who may use this registry, and for what. Rules add up; what no rule allows is denied.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 100))]
     pub allow: Option<Vec<Allow>>,
     /// Owner ids of other clusters whose repositories pass to this one.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 20), inner(length(min = 1, max = 256)))]
     pub take_over_from: Option<Vec<String>>,
-    /// AWS tags that every repository gets; they win over the tags of the EcrRepository.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    /// AWS tags that every repository gets; they win over the tags of the EcrRepository. `{namespace}` and `{name}` in a
+    /// value stand for those of the EcrRepository.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "rules::tag_templates")]
     pub required_tags: Option<BTreeMap<String, String>>,
     /// Settings for repositories that don't declare them.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub defaults: Option<Defaults>,
     /// How often all repositories are compared with AWS, as in 10m or 1h; by default 10m.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 16), extend("x-kubernetes-validations" = [rule(
+        "self.matches('^([0-9]+(h|m|s))+$') && duration(self) >= duration('1m') && duration(self) <= duration('24h')",
+        "must be a duration between 1m and 24h, as in 10m or 1h30m",
+    )]))]
     pub drift_interval: Option<String>,
     /// How many reads an hour the comparison may make that can't be batched; 0 turns them off; by default 3600.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0, max = 1_000_000))]
     pub read_budget_per_hour: Option<i32>,
 }
 
@@ -81,12 +119,20 @@ pub struct Endpoint {
     pub dual_stack: Option<bool>,
     /// Another URL for all calls. Honoured only where the operator runs with --allow-endpoint-override.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 2048), extend("x-kubernetes-validations" = [rule(
+        "isURL(self) && url(self).getScheme() in ['http', 'https'] && url(self).getHost() != ''",
+        "must be a URL that begins with https:// or http://",
+    )]))]
     pub url: Option<String>,
 }
 
 /// As whom AWS is called: exactly one of these.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
+#[schemars(extend("x-kubernetes-map-type" = "atomic", "x-kubernetes-validations" = [rule(
+    "[has(self.ambient), has(self.assumeRole), has(self.webIdentity), has(self.accessKey)].exists_one(x, x)",
+    "set exactly one of ambient, assumeRole, webIdentity and accessKey",
+)]))]
 pub struct Identity {
     /// As the operator's own pod: EKS Pod Identity, IRSA, or the environment.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -110,20 +156,35 @@ pub struct Ambient {}
 /// A role that is assumed from another identity.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
+#[schemars(extend("x-kubernetes-validations" = [rule(
+    "!has(self.durationSeconds) || self.durationSeconds <= 3600 || (has(self.source) && has(self.source.accessKey))",
+    "a role that is assumed from another role's session lives 3600 s at most; a longer durationSeconds needs source.accessKey",
+)]))]
 pub struct AssumeRole {
     /// The ARN of the role.
+    #[schemars(length(max = 640), extend("x-kubernetes-validations" = [rules::ROLE_ARN]))]
     pub role_arn: String,
     /// The external id that the role's trust policy asks for.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 2, max = 1224), extend("x-kubernetes-validations" = [rule(
+        r"self.matches('^[\\w+=,.@:/-]*$')",
+        "an external id takes letters, digits and _ + = , . @ : / -",
+    )]))]
     pub external_id: Option<String>,
     /// The name of the session, as CloudTrail shows it.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 2, max = 64), extend("x-kubernetes-validations" = [rule(
+        r"self.matches('^[\\w+=,.@-]*$')",
+        "a session name takes letters, digits and _ + = , . @ -",
+    )]))]
     pub session_name: Option<String>,
     /// Tags of the session.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "rules::session_tags")]
     pub session_tags: Option<BTreeMap<String, String>>,
     /// How long a session lives, in seconds; a role that is assumed from another role gets 3600 at most.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 900, max = 43_200))]
     pub duration_seconds: Option<i32>,
     /// The identity that assumes the role; by default the operator's own pod.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -133,6 +194,10 @@ pub struct AssumeRole {
 /// The identity that assumes a role: exactly one of these.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
+#[schemars(extend("x-kubernetes-map-type" = "atomic", "x-kubernetes-validations" = [rule(
+    "[has(self.ambient), has(self.webIdentity), has(self.accessKey)].exists_one(x, x)",
+    "set exactly one of ambient, webIdentity and accessKey",
+)]))]
 pub struct IdentitySource {
     /// The operator's own pod.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -150,11 +215,13 @@ pub struct IdentitySource {
 #[serde(rename_all = "camelCase")]
 pub struct WebIdentity {
     /// The ARN of the role, which trusts the cluster's OIDC provider.
+    #[schemars(length(max = 640), extend("x-kubernetes-validations" = [rules::ROLE_ARN]))]
     pub role_arn: String,
     /// The ServiceAccount whose token is presented.
     pub service_account_ref: ServiceAccountRef,
     /// The audience of the token; by default sts.amazonaws.com.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 1024))]
     pub audience: Option<String>,
 }
 
@@ -163,8 +230,10 @@ pub struct WebIdentity {
 #[serde(rename_all = "camelCase")]
 pub struct ServiceAccountRef {
     /// The namespace of the ServiceAccount.
+    #[schemars(length(min = 1, max = 63), extend("x-kubernetes-validations" = [rules::NAMESPACE_NAME]))]
     pub namespace: String,
     /// The name of the ServiceAccount.
+    #[schemars(length(min = 1, max = 253), extend("x-kubernetes-validations" = [rules::OBJECT_NAME]))]
     pub name: String,
 }
 
@@ -173,6 +242,7 @@ pub struct ServiceAccountRef {
 #[serde(rename_all = "camelCase")]
 pub struct AccessKey {
     /// A Secret in the operator's own namespace with accessKeyId, secretAccessKey and, if need be, sessionToken.
+    #[schemars(length(min = 1, max = 253), extend("x-kubernetes-validations" = [rules::OBJECT_NAME]))]
     pub secret_name: String,
 }
 
@@ -188,9 +258,11 @@ pub struct Pull {
     pub scope_tokens: ScopeTokens,
     /// More AWS accounts whose repositories the identity may pull.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 100), inner(regex(pattern = rules::ACCOUNT_ID_PATTERN)))]
     pub accounts: Option<Vec<String>>,
     /// More Regions that tokens are obtained for.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 50), inner(length(max = 32), regex(pattern = rules::REGION_PATTERN)))]
     pub regions: Option<Vec<String>>,
     /// What happens to the Secrets of a namespace that is no longer allowed: Keep or Remove.
     #[serde(default)]
@@ -213,12 +285,15 @@ pub struct Allow {
     pub namespaces: NamespaceSelector,
     /// Repositories that they may declare. `*` is any run of characters, `{namespace}` the name of the namespace.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 100), inner(length(min = 1, max = 256), regex(pattern = rules::REPOSITORY_TEMPLATE_PATTERN)))]
     pub manage: Option<Vec<String>>,
     /// Repositories that their tokens may pull. `["*"]` means all.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 100), inner(length(min = 1, max = 256), regex(pattern = rules::REPOSITORY_TEMPLATE_PATTERN)))]
     pub pull: Option<Vec<String>>,
     /// Repositories that their tokens may push.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 100), inner(length(min = 1, max = 256), regex(pattern = rules::REPOSITORY_TEMPLATE_PATTERN)))]
     pub push: Option<Vec<String>>,
     /// The furthest adoptionPolicy that they may set; by default Adopt.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -231,12 +306,14 @@ pub struct Allow {
 /// Settings for repositories that don't declare them, of the same shape as in EcrRepository.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
+#[schemars(extend("x-kubernetes-validations" = [rules::EXCLUSION_FILTERS]))]
 pub struct Defaults {
     /// Whether tags can be moved to another image.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub image_tag_mutability: Option<ImageTagMutability>,
     /// Tags that are excluded from imageTagMutability.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 5))]
     pub image_tag_mutability_exclusion_filters: Option<Vec<ExclusionFilter>>,
     /// Scanning for vulnerabilities.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -251,7 +328,8 @@ pub struct Defaults {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub repository_policy: Option<RepositoryPolicy>,
     /// AWS tags, merged key by key; the EcrRepository's own win.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "rules::tags")]
     pub tags: Option<BTreeMap<String, String>>,
     /// What happens to a repository when its EcrRepository is deleted.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -291,6 +369,7 @@ pub struct EcrRegistryStatus {
     pub observed_generation: Option<i64>,
     /// Ready, and while they are true Reconciling and Stalled.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(schema_with = "rules::conditions")]
     pub conditions: Vec<Condition>,
 }
 

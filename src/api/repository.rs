@@ -7,6 +7,7 @@ use kube::CustomResource;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::rules::{self, rule};
 use super::wire_enum::wire_enum;
 use super::{DEFAULT_REGISTRY, LifecyclePolicy, RepositoryPolicy};
 
@@ -23,15 +24,43 @@ use super::{DEFAULT_REGISTRY, LifecyclePolicy, RepositoryPolicy};
     status = "EcrRepositoryStatus",
     derive = "PartialEq",
     derive = "Default",
-    doc = "An Amazon ECR repository that the operator keeps as declared."
+    doc = "An Amazon ECR repository that the operator keeps as declared.",
+    selectable = ".spec.registryRef.name",
+    printcolumn(name = "Ready", type_ = "string", json_path = ".status.conditions[?(@.type=='Ready')].status"),
+    printcolumn(name = "Reason", type_ = "string", json_path = ".status.conditions[?(@.type=='Ready')].reason"),
+    printcolumn(name = "URI", type_ = "string", json_path = ".status.repositoryUri"),
+    printcolumn(name = "Tags", type_ = "string", json_path = ".status.imageTagMutability"),
+    printcolumn(name = "Registry", type_ = "string", json_path = ".spec.registryRef.name", priority = 1),
+    printcolumn(name = "Region", type_ = "string", json_path = ".status.region", priority = 1),
+    printcolumn(name = "Policy", type_ = "string", json_path = ".status.deletionPolicy", priority = 1),
+    printcolumn(name = "Drift", type_ = "date", json_path = ".status.drift.lastDetected", priority = 1),
+    printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
+    validation = Rule::new("has(self.spec.name) || self.metadata.name.size() >= 2")
+        .message("a repository's name has at least 2 characters: set spec.name, or give the object a longer name")
+        .field_path(".spec.name"),
+    validation = Rule::new("(has(self.spec.name) ? self.spec.name : self.metadata.name) == (has(oldSelf.spec.name) ? oldSelf.spec.name : oldSelf.metadata.name)")
+        .message("a repository can't be renamed: create another object for the new name")
+        .field_path(".spec.name")
 )]
 #[serde(rename_all = "camelCase")]
+#[schemars(extend("x-kubernetes-validations" = [
+    rules::EXCLUSION_FILTERS,
+    rule(
+        "has(self.encryptionConfiguration) == has(oldSelf.encryptionConfiguration) && (!has(self.encryptionConfiguration) || self.encryptionConfiguration == oldSelf.encryptionConfiguration)",
+        "encryptionConfiguration can't be changed, added or removed: ECR sets it when the repository is created",
+    ),
+    rule(
+        "self.adoptionPolicy == 'Deny' || has(self.inheritDefaults)",
+        "adoptionPolicy Adopt and TakeOver need inheritDefaults written out: true puts the registry's defaults (a lifecycle policy may expire images) on a repository that exists, false leaves it with what is declared here",
+    ),
+]))]
 pub struct EcrRepositorySpec {
     /// The EcrRegistry, that is account, Region and identity, of the repository.
     #[serde(default)]
     pub registry_ref: RegistryRef,
     /// The repository's name in ECR; by default the name of this object. It can't be changed.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 2, max = 256), extend("x-kubernetes-validations" = [rules::REPOSITORY_NAME]))]
     pub name: Option<String>,
     /// Whether the registry's defaults fill in what is absent here; by default true.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -41,6 +70,7 @@ pub struct EcrRepositorySpec {
     pub image_tag_mutability: Option<ImageTagMutability>,
     /// Tags that are excluded from imageTagMutability.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 5))]
     pub image_tag_mutability_exclusion_filters: Option<Vec<ExclusionFilter>>,
     /// Scanning for vulnerabilities.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -55,7 +85,8 @@ pub struct EcrRepositorySpec {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub repository_policy: Option<RepositoryPolicy>,
     /// AWS tags of the repository. Tags set by others are kept; `{}` removes those that this object set.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "rules::tags")]
     pub tags: Option<BTreeMap<String, String>>,
     /// What happens to the repository when this object is deleted; by default Retain.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -76,6 +107,7 @@ pub struct EcrRepositorySpec {
 #[serde(rename_all = "camelCase")]
 pub struct RegistryRef {
     /// The name of the EcrRegistry.
+    #[schemars(length(min = 1, max = 253), extend("x-kubernetes-validations" = [rules::OBJECT_NAME]))]
     pub name: String,
 }
 
@@ -94,6 +126,10 @@ pub struct ExclusionFilter {
     /// The kind of filter: WILDCARD.
     pub filter_type: FilterType,
     /// The tags, with up to two `*`, each of which stands for any run of characters.
+    #[schemars(
+        length(min = 1, max = 128),
+        regex(pattern = r"^[0-9a-zA-Z._-]*(\*[0-9a-zA-Z._-]*){0,2}$")
+    )]
     pub filter: String,
 }
 
@@ -108,11 +144,16 @@ pub struct ImageScanningConfiguration {
 /// Encryption at rest.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
+#[schemars(extend("x-kubernetes-validations" = [rule(
+    "self.encryptionType != 'AES256' || !has(self.kmsKey)",
+    "kmsKey goes with encryptionType KMS or KMS_DSSE, not with AES256",
+)]))]
 pub struct EncryptionConfiguration {
     /// AES256 (keys of S3), KMS or KMS_DSSE (two layers with keys of KMS).
     pub encryption_type: EncryptionType,
     /// The KMS key: its ARN, id or alias. By default the key that AWS manages for ECR.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 2048))]
     pub kms_key: Option<String>,
 }
 
@@ -121,32 +162,45 @@ pub struct EncryptionConfiguration {
 #[serde(rename_all = "camelCase")]
 pub struct ExportTo {
     /// The name of the ConfigMap, in this object's namespace. It is created; an existing one of somebody else is refused.
+    #[schemars(length(min = 1, max = 253), extend("x-kubernetes-validations" = [rules::OBJECT_NAME]))]
     pub config_map: String,
     /// Which fact goes under which key.
     pub keys: ExportKeys,
 }
 
+const EXPORT_KEYS_DIFFER: &str = "[has(self.uri) ? self.uri : '', has(self.arn) ? self.arn : '', has(self.name) ? self.name : '', has(self.host) ? self.host : '', has(self.registryId) ? self.registryId : '', has(self.region) ? self.region : ''].all(key, key == '' || [has(self.uri) ? self.uri : '', has(self.arn) ? self.arn : '', has(self.name) ? self.name : '', has(self.host) ? self.host : '', has(self.registryId) ? self.registryId : '', has(self.region) ? self.region : ''].exists_one(other, other == key))";
+
 /// The keys of a ConfigMap that facts about the repository go under.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
+#[schemars(extend("minProperties" = 1, "x-kubernetes-map-type" = "atomic", "x-kubernetes-validations" = [rule(
+    EXPORT_KEYS_DIFFER,
+    "each fact needs a key of its own",
+)]))]
 pub struct ExportKeys {
     /// The key for the repository's URI, which images are named by.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 253), extend("x-kubernetes-validations" = [rules::DATA_KEY]))]
     pub uri: Option<String>,
     /// The key for the repository's ARN.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 253), extend("x-kubernetes-validations" = [rules::DATA_KEY]))]
     pub arn: Option<String>,
     /// The key for the repository's name.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 253), extend("x-kubernetes-validations" = [rules::DATA_KEY]))]
     pub name: Option<String>,
     /// The key for the host name of the registry.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 253), extend("x-kubernetes-validations" = [rules::DATA_KEY]))]
     pub host: Option<String>,
     /// The key for the AWS account.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 253), extend("x-kubernetes-validations" = [rules::DATA_KEY]))]
     pub registry_id: Option<String>,
     /// The key for the Region.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 253), extend("x-kubernetes-validations" = [rules::DATA_KEY]))]
     pub region: Option<String>,
 }
 
@@ -201,6 +255,7 @@ pub struct EcrRepositoryStatus {
     pub observed_generation: Option<i64>,
     /// Ready, and while they are true Reconciling and Stalled.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(schema_with = "rules::conditions")]
     pub conditions: Vec<Condition>,
 }
 
