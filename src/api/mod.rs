@@ -82,11 +82,7 @@ pub fn all_crds() -> Result<[CustomResourceDefinition; 4], serde_json::Error> {
 fn definition<K: CustomResourceExt>() -> Result<CustomResourceDefinition, serde_json::Error> {
     let mut crd = K::crd();
     for version in &mut crd.spec.versions {
-        if let Some(schema) = version
-            .schema
-            .as_mut()
-            .and_then(|schema| schema.open_api_v3_schema.as_mut())
-        {
+        if let Some(schema) = version.schema.as_mut().and_then(|schema| schema.open_api_v3_schema.as_mut()) {
             let mut value = serde_json::to_value(&*schema)?;
             rules::finish(&mut value);
             *schema = serde_json::from_value::<JSONSchemaProps>(value)?;

@@ -53,11 +53,7 @@ const PULL_SECRET_RULES: [Rule; 6] = [
     derive = "PartialEq",
     derive = "Default",
     doc = "A Secret in this namespace that always holds a valid token for Amazon ECR.",
-    printcolumn(
-        name = "Ready",
-        type_ = "string",
-        json_path = ".status.conditions[?(@.type=='Ready')].status"
-    ),
+    printcolumn(name = "Ready", type_ = "string", json_path = ".status.conditions[?(@.type=='Ready')].status"),
     printcolumn(name = "Secrets", type_ = "string", json_path = ".status.secrets"),
     printcolumn(name = "Expires", type_ = "string", json_path = ".status.expiresAt"),
     printcolumn(name = "Refresh", type_ = "string", json_path = ".status.refreshAt"),
@@ -90,11 +86,7 @@ pub struct EcrPullSecretSpec {
     derive = "PartialEq",
     derive = "Default",
     doc = "A Secret in each of many namespaces that always holds a valid token for Amazon ECR.",
-    printcolumn(
-        name = "Ready",
-        type_ = "string",
-        json_path = ".status.conditions[?(@.type=='Ready')].status"
-    ),
+    printcolumn(name = "Ready", type_ = "string", json_path = ".status.conditions[?(@.type=='Ready')].status"),
     printcolumn(name = "Secrets", type_ = "string", json_path = ".status.secrets"),
     printcolumn(name = "Expires", type_ = "string", json_path = ".status.expiresAt"),
     printcolumn(name = "Refresh", type_ = "string", json_path = ".status.refreshAt"),

@@ -28,16 +28,8 @@ use super::{
     derive = "Default",
     doc = "An Amazon ECR registry, that is an AWS account and a Region, with the identities that work on it and the namespaces that may use it.",
     selectable = ".spec.region",
-    printcolumn(
-        name = "Ready",
-        type_ = "string",
-        json_path = ".status.conditions[?(@.type=='Ready')].status"
-    ),
-    printcolumn(
-        name = "Reason",
-        type_ = "string",
-        json_path = ".status.conditions[?(@.type=='Ready')].reason"
-    ),
+    printcolumn(name = "Ready", type_ = "string", json_path = ".status.conditions[?(@.type=='Ready')].status"),
+    printcolumn(name = "Reason", type_ = "string", json_path = ".status.conditions[?(@.type=='Ready')].reason"),
     printcolumn(name = "Account", type_ = "string", json_path = ".status.accountId"),
     printcolumn(name = "Region", type_ = "string", json_path = ".spec.region"),
     printcolumn(name = "Repositories", type_ = "integer", json_path = ".status.repositories"),

@@ -118,9 +118,7 @@ pub struct RegistryRef {
 
 impl Default for RegistryRef {
     fn default() -> Self {
-        Self {
-            name: DEFAULT_REGISTRY.to_owned(),
-        }
+        Self { name: DEFAULT_REGISTRY.to_owned() }
     }
 }
 
@@ -131,10 +129,7 @@ pub struct ExclusionFilter {
     /// The kind of filter: WILDCARD.
     pub filter_type: FilterType,
     /// The tags, with up to two `*`, each of which stands for any run of characters.
-    #[schemars(
-        length(min = 1, max = 128),
-        regex(pattern = r"^[0-9a-zA-Z._-]*(\*[0-9a-zA-Z._-]*){0,2}$")
-    )]
+    #[schemars(length(min = 1, max = 128), regex(pattern = r"^[0-9a-zA-Z._-]*(\*[0-9a-zA-Z._-]*){0,2}$"))]
     pub filter: String,
 }
 

@@ -26,15 +26,11 @@ pub(super) const REPOSITORY_NAME: Rule = rule(
     "must be an ECR repository name: parts of lower-case letters and digits joined by one '.', '_', '__' or any run of '-', with '/' between groups of parts, as in team-a/app",
 );
 /// Regions of all partitions, such as `eu-west-1`, `us-gov-west-1`, `eusc-de-east-1`.
-pub(super) const REGION: Rule = rule(
-    r"self.matches('^[a-z]{2,4}(-[a-z]+)+-[0-9]{1,2}$')",
-    "must be an AWS Region such as eu-west-1",
-);
+pub(super) const REGION: Rule =
+    rule(r"self.matches('^[a-z]{2,4}(-[a-z]+)+-[0-9]{1,2}$')", "must be an AWS Region such as eu-west-1");
 /// AWS account ids.
-pub(super) const ACCOUNT_ID: Rule = rule(
-    r"self.matches('^[0-9]{12}$')",
-    "must be an AWS account id of 12 digits; write it in quotes",
-);
+pub(super) const ACCOUNT_ID: Rule =
+    rule(r"self.matches('^[0-9]{12}$')", "must be an AWS account id of 12 digits; write it in quotes");
 /// ARNs of roles, in any partition.
 pub(super) const ROLE_ARN: Rule = rule(
     r"self.matches('^arn:aws(-[a-z]+)*:iam::[0-9]{12}:role/[!-)+-~]+$')",
@@ -66,10 +62,8 @@ pub(super) const LABEL_KEY: Rule = rule(
     METADATA_KEYS[0].message,
 );
 /// A JSON document in a string.
-pub(super) const JSON_OBJECT: Rule = rule(
-    "self.trim().startsWith('{') && self.trim().endsWith('}')",
-    "must be a JSON object: { … }",
-);
+pub(super) const JSON_OBJECT: Rule =
+    rule("self.trim().startsWith('{') && self.trim().endsWith('}')", "must be a JSON object: { … }");
 /// Mutability and its filters are one setting.
 pub(super) const EXCLUSION_FILTERS: Rule = rule(
     "has(self.imageTagMutability) && self.imageTagMutability.endsWith('_WITH_EXCLUSION') ? has(self.imageTagMutabilityExclusionFilters) : !has(self.imageTagMutabilityExclusionFilters)",
@@ -99,10 +93,7 @@ const TAG_VALUE_PATTERN: &str = r"^[\p{L}\p{Z}\p{N}_.:/=+\-@]*$";
 const TAG_TEMPLATE_PATTERN: &str = r"^([\p{L}\p{Z}\p{N}_.:/=+\-@]|\{namespace\}|\{name\})*$";
 
 const TAG_KEYS: [Rule; 3] = [
-    rule(
-        "self.all(key, key.size() >= 1 && key.size() <= 128)",
-        "a tag's key has 1 to 128 characters",
-    ),
+    rule("self.all(key, key.size() >= 1 && key.size() <= 128)", "a tag's key has 1 to 128 characters"),
     rule(
         "self.all(key, !key.lowerAscii().startsWith('aws:') && !key.startsWith('ecr-operator.dev/'))",
         "tags that begin with aws: or ecr-operator.dev/ are reserved; choose another key",
@@ -221,14 +212,10 @@ pub(super) fn finish(schema: &mut Value) {
                 values.retain(|value| !value.is_null());
             }
             if members.get("additionalProperties").is_some_and(Value::is_object) {
-                members
-                    .entry("x-kubernetes-map-type")
-                    .or_insert_with(|| "atomic".into());
+                members.entry("x-kubernetes-map-type").or_insert_with(|| "atomic".into());
             }
             if members.get("items").is_some_and(Value::is_object) {
-                members
-                    .entry("x-kubernetes-list-type")
-                    .or_insert_with(|| "atomic".into());
+                members.entry("x-kubernetes-list-type").or_insert_with(|| "atomic".into());
             }
             members.values_mut().for_each(finish);
         }

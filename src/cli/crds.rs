@@ -56,10 +56,7 @@ pub fn files() -> Result<Vec<CrdFile>, CrdsError> {
 fn file(crd: &CustomResourceDefinition) -> Result<CrdFile, CrdsError> {
     // By way of a value, whose keys are sorted.
     let text = serde_saphyr::to_string(&serde_json::to_value(crd)?)?;
-    Ok(CrdFile {
-        name: format!("{}_{}.yaml", crd.spec.group, crd.spec.names.plural),
-        text,
-    })
+    Ok(CrdFile { name: format!("{}_{}.yaml", crd.spec.group, crd.spec.names.plural), text })
 }
 
 #[cfg(test)]
@@ -79,19 +76,10 @@ mod tests {
                 std::fs::write(&path, &file.text).unwrap();
             }
             let there = std::fs::read_to_string(&path).unwrap_or_default();
-            assert!(
-                there == file.text,
-                "{} is out of date: UPDATE_CRDS=1 cargo test --lib crds",
-                path.display()
-            );
+            assert!(there == file.text, "{} is out of date: UPDATE_CRDS=1 cargo test --lib crds", path.display());
         }
         let count = std::fs::read_dir(&directory).unwrap().count();
-        assert_eq!(
-            count,
-            files.len(),
-            "{} holds a file that no kind has",
-            directory.display()
-        );
+        assert_eq!(count, files.len(), "{} holds a file that no kind has", directory.display());
     }
 
     #[test]

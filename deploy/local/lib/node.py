@@ -30,8 +30,8 @@ CONTROLLERS = ("cpu", "cpuset", "memory", "pids")
 PROGRAMS = ("containerd", "ctr", "runc", "unshare", "ip", "nft", "openssl")
 PLUGINS = ("ptp", "host-local", "loopback")
 PLUGIN_DIRECTORY = Path("/usr/lib/cni")
-# Paths that are compiled into the programs; inside, each is an empty file system of its own.
-PRIVATE_PATHS = ("/run", "/var/lib/cni", "/var/lib/kubelet", "/var/log/containers")
+# Below these are paths that are compiled into the programs. Inside, what is written there stays there.
+PRIVATE_PATHS = ("/run", "/var/lib", "/var/log")
 
 
 def preflight(directory):
@@ -184,9 +184,6 @@ def run(supervisor, arguments):
     for mapping in arguments.hosts:
         host, _, url = mapping.partition("=")
         map_registry(directory, host, url)
-    made = [path for path in map(Path, PRIVATE_PATHS) if not path.exists()]
-    for path in made:
-        path.mkdir(parents=True)
     inside = Inside(supervisor, ["--dir", str(directory), "--bin", arguments.bin])
     index = None
     try:
@@ -196,8 +193,7 @@ def run(supervisor, arguments):
         remove_cgroups(index)
         for path in cgroup_directories(index):
             path.mkdir()
-        inside.say({"pods": str(pods), "host": str(host), "node": str(node), "cgroup": f"/{CGROUP.format(index)}",
-                    "private": PRIVATE_PATHS})
+        inside.say({"pods": str(pods), "host": str(host), "node": str(node), "cgroup": f"/{CGROUP.format(index)}"})
         print(f"{inside.hear('a ready node', 180)} host-ip={host}", flush=True)
         supervisor.run()
     finally:
@@ -205,8 +201,6 @@ def run(supervisor, arguments):
         if index is not None:
             ip("link", "delete", LINK.format(index), check=False)
             remove_cgroups(index)
-        for path in made:
-            path.rmdir()
         for name in set(NODE_STATE) - {"logs"}:
             shutil.rmtree(directory / name, ignore_errors=True)
 

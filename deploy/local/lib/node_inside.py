@@ -32,13 +32,17 @@ def command(*words):
         raise Failed(f"{' '.join(map(str, words))} failed: {(result.stderr or result.stdout).strip()}")
 
 
-def mount_private_paths(directory, paths):
-    """Gives the compiled-in paths file systems that end with the node."""
-    # Kept first: it may lead into one of those paths.
+def mount_private_paths(directory):
+    """Keeps what is written to compiled-in paths inside: an empty /run, and a layer over the others."""
+    # Kept first: it may lead into /run.
     resolv = Path("/etc/resolv.conf")
     (directory / "kubelet" / "resolv.conf").write_text(resolv.read_text() if resolv.exists() else "")
-    for path in paths:
-        command("mount", "-t", "tmpfs", "-o", "mode=755", "tmpfs", path)
+    command("mount", "-t", "tmpfs", "-o", "mode=755", "tmpfs", "/run")
+    for path in ("/var/lib", "/var/log"):
+        upper, work = Path(f"/run/upper{path}"), Path(f"/run/work{path}")
+        upper.mkdir(parents=True)
+        work.mkdir(parents=True)
+        command("mount", "-t", "overlay", "-o", f"lowerdir={path},upperdir={upper},workdir={work}", "overlay", path)
     for name, value in KERNEL_SETTINGS.items():
         setting = Path("/proc/sys") / name
         if setting.exists():
@@ -154,15 +158,14 @@ def start_containerd(supervisor, directory, binaries, network):
 
 def start_node(supervisor, directory, plane, network):
     """Starts what turns a control plane into a node, and waits until pods can run."""
-    plane_binary = plane.binary
     supervisor.start("kube-scheduler", [
-        plane_binary("kube-scheduler"),
+        plane.binary("kube-scheduler"),
         f"--kubeconfig={plane.kubeconfig('system:kube-scheduler')}",
         "--leader-elect=false",
         "--secure-port=0",
     ])
     supervisor.start("kubelet", [
-        plane_binary("kubelet"),
+        plane.binary("kubelet"),
         f"--config={write_json(directory / 'kubelet' / 'config.json', kubelet_config(directory, network))}",
         f"--kubeconfig={plane.kubeconfig(f'system:node:{NODE}')}",
         f"--hostname-override={NODE}",
@@ -171,7 +174,7 @@ def start_node(supervisor, directory, plane, network):
         f"--cert-dir={directory}/pki",
     ])
     supervisor.start("kube-proxy", [
-        plane_binary("kube-proxy"),
+        plane.binary("kube-proxy"),
         f"--config={write_json(directory / 'kubelet' / 'proxy.json', proxy_config(plane, network))}",
         f"--hostname-override={NODE}",
     ])
@@ -197,7 +200,7 @@ def run(supervisor, arguments):
     directory = Path(arguments.dir)
     print("UP", flush=True)
     network = json.loads(sys.stdin.buffer.raw.readline())
-    mount_private_paths(directory, network["private"])
+    mount_private_paths(directory)
     bring_network_up(network)
     client = directory / "pki" / "kubelet-client"
     openssl("req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", 30,
