@@ -42,11 +42,7 @@ fn offenders(is_bad: impl Fn(&Value) -> bool) -> Vec<String> {
 fn null_is_nowhere_a_value() {
     let none: [&str; 0] = [];
     assert_eq!(offenders(|schema| schema.get("nullable").is_some()), none);
-    let has_null = |schema: &Value| {
-        schema["enum"]
-            .as_array()
-            .is_some_and(|values| values.contains(&Value::Null))
-    };
+    let has_null = |schema: &Value| schema["enum"].as_array().is_some_and(|values| values.contains(&Value::Null));
     assert_eq!(offenders(has_null), none);
 }
 
@@ -54,10 +50,7 @@ fn null_is_nowhere_a_value() {
 fn every_field_is_explained() {
     let is_mute = |schema: &Value| schema["description"].as_str().is_none_or(str::is_empty);
     // Items of lists and values of maps are explained by the list or map.
-    let mute: Vec<_> = offenders(is_mute)
-        .into_iter()
-        .filter(|path| !path.ends_with("[]"))
-        .collect();
+    let mute: Vec<_> = offenders(is_mute).into_iter().filter(|path| !path.ends_with("[]")).collect();
     assert!(mute.is_empty(), "no description: {mute:?}");
 }
 
@@ -105,12 +98,7 @@ fn names_and_groups_are_those_that_the_constants_say() {
         assert_eq!(crd.spec.group, GROUP);
         assert_eq!(crd.spec.versions[0].name, VERSION);
         assert_eq!(crd.spec.names.categories.as_deref(), Some(&["ecr".to_owned()][..]));
-        assert!(
-            crd.spec.versions[0]
-                .subresources
-                .as_ref()
-                .is_some_and(|all| all.status.is_some())
-        );
+        assert!(crd.spec.versions[0].subresources.as_ref().is_some_and(|all| all.status.is_some()));
     }
 }
 
