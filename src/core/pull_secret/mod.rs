@@ -1,0 +1,22 @@
+//! Pull secrets: whose logins they hold, what is in them, and whether one that is there is as it should be.
+
+mod contents;
+mod logins;
+mod seen;
+
+pub use contents::{ContentError, docker_config};
+pub use logins::{Login, Offer, Request, logins};
+pub use seen::{Marks, Seen};
+
+/// The field manager of everything this operator applies.
+pub const MANAGER: &str = "ecr-operator";
+/// The key of a docker config in a Secret of type `kubernetes.io/dockerconfigjson`.
+pub const DOCKER_CONFIG_KEY: &str = ".dockerconfigjson";
+/// The Secret type that the kubelet takes as an image pull secret.
+pub const DOCKER_CONFIG_TYPE: &str = "kubernetes.io/dockerconfigjson";
+
+/// The field manager of one pull secret's Secrets: an apply without force then conflicts with another's.
+#[must_use]
+pub fn secret_manager(owner_uid: &str) -> String {
+    format!("{MANAGER}/{owner_uid}")
+}

@@ -1,0 +1,179 @@
+//! From what is there to what is declared: the steps that are needed and no others, or why there are none.
+
+use crate::api::{AdoptionPolicy, DeletionPolicy};
+use crate::core::lifecycle::LifecycleDocument;
+use crate::core::ownership::{Ownership, TAG_PREFIX, Tags};
+use crate::core::reason::{Problem, Reason};
+use crate::core::repository::{Creation, Desired, Observed, Reading, Step, Wanted};
+
+/// What decides whether steps may be taken.
+#[derive(Debug, Clone)]
+pub struct Guard<'a> {
+    /// Whose it is; of no matter where nothing is there.
+    pub ownership: Ownership,
+    /// Keys of tags that we set before.
+    pub managed_tags: &'a [String],
+}
+
+/// What is to be done.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Plan {
+    /// In this order; a gate that fails ends it, any other failure doesn't hold back the rest.
+    pub steps: Vec<Step>,
+    /// Where set, the steps must not be taken, only shown.
+    pub blocked: Option<Problem>,
+    /// What no step can mend.
+    pub problems: Vec<Problem>,
+}
+
+/// Decides it. `observed` is `None` where there is no such repository.
+#[must_use]
+pub fn plan(desired: &Desired, observed: Option<&Observed>, guard: &Guard<'_>) -> Plan {
+    let mut plan = Plan { problems: over_the_ceiling(desired).into_iter().collect(), ..Plan::default() };
+    match observed {
+        None => {
+            plan.steps.push(Step::Create(creation(desired)));
+            plan.steps.extend(lifecycle_step(desired, &Reading::Absent));
+        }
+        Some(observed) => {
+            plan.blocked = blocked(desired, &guard.ownership);
+            plan.problems.extend(encryption_problem(desired, observed));
+            plan.steps.extend(tag_steps(desired, observed, guard));
+            plan.steps.extend(mutability_step(desired, observed));
+            plan.steps.extend(scanning_step(desired, observed));
+            plan.steps.extend(lifecycle_step(desired, &observed.lifecycle));
+        }
+    }
+    if desired.plan_only && plan.blocked.is_none() && !plan.steps.is_empty() {
+        let message =
+            format!("mode Plan: {} to do, see status.plan; set mode to Apply to have it done", count(plan.steps.len()));
+        plan.blocked = Some(Problem::new(Reason::PlanPending, message));
+    }
+    plan
+}
+
+fn count(steps: usize) -> String {
+    if steps == 1 { "1 step".to_owned() } else { format!("{steps} steps") }
+}
+
+fn creation(desired: &Desired) -> Creation {
+    Creation {
+        mutability: desired.mutability.clone(),
+        scan_on_push: desired.scan_on_push,
+        encryption: desired.encryption.clone(),
+        tags: desired.all_tags(),
+    }
+}
+
+/// Whether a repository that exists may be touched at all.
+fn blocked(desired: &Desired, ownership: &Ownership) -> Option<Problem> {
+    let (needs, whose) = match ownership {
+        Ownership::Ours | Ownership::Returning | Ownership::Stripped => return None,
+        Ownership::Nobody => (AdoptionPolicy::Adopt, "nobody".to_owned()),
+        // Whether that CR still exists was looked up by the caller, who else would have said Nobody.
+        Ownership::Sibling(owner) => {
+            let message = format!(
+                "repository {} belongs to the EcrRepository {}/{} of this cluster; one repository has one owner: delete one of the two",
+                desired.name, owner.namespace, owner.name
+            );
+            return Some(Problem::new(Reason::Conflict, message));
+        }
+        Ownership::Other(whose) => (AdoptionPolicy::TakeOver, whose.clone()),
+    };
+    let name = &desired.name;
+    if desired.adoption < needs {
+        let (reason, asks) = match needs {
+            AdoptionPolicy::TakeOver => (Reason::Conflict, "TakeOver (with the other's consent)"),
+            _ => (Reason::AlreadyExists, "Adopt"),
+        };
+        let message = format!(
+            "repository {name} exists and is owned by {whose}; nothing was changed. To take it, set spec.adoptionPolicy to {asks}; status.plan shows what would be done"
+        );
+        return Some(Problem::new(reason, message));
+    }
+    (desired.ceilings.adoption < needs).then(|| {
+        Problem::new(
+            Reason::AdoptionDenied,
+            format!(
+                "repository {name} exists and is owned by {whose}; the registry's `allow` rules permit maxAdoption {}, this needs {}. status.plan shows what would be done",
+                desired.ceilings.adoption.as_str(),
+                needs.as_str()
+            ),
+        )
+    })
+}
+
+/// A deletionPolicy beyond the registry's ceiling is said when it is declared, not when it is too late.
+fn over_the_ceiling(desired: &Desired) -> Option<Problem> {
+    let most = desired.ceilings.deletion;
+    (desired.deletion > most).then(|| {
+        Problem::new(
+            Reason::NotAllowed,
+            format!(
+                "deletionPolicy {} is above the maxDeletion {} that the registry's `allow` rules give this namespace",
+                desired.deletion.as_str(),
+                most.as_str()
+            ),
+        )
+    })
+}
+
+fn encryption_problem(desired: &Desired, observed: &Observed) -> Option<Problem> {
+    let declared = desired.encryption.as_ref().filter(|_| desired.encryption_declared)?;
+    declared.differs(&observed.encryption).then(|| {
+        Problem::new(
+            Reason::Invalid,
+            format!(
+                "encryptionConfiguration: declared {}, in AWS {}; ECR can't change it after creation, and nothing is ever re-created. Declare what is there",
+                declared.describe(),
+                observed.encryption.describe()
+            ),
+        )
+    })
+}
+
+fn tag_steps(desired: &Desired, observed: &Observed, guard: &Guard<'_>) -> Vec<Step> {
+    let wanted = desired.all_tags();
+    let set: Tags = wanted
+        .iter()
+        .filter(|(key, value)| observed.tags.get(*key) != Some(*value))
+        .map(|(k, v)| (k.clone(), v.clone()))
+        .collect();
+    let unset: Vec<String> = guard
+        .managed_tags
+        .iter()
+        .filter(|key| !key.starts_with(TAG_PREFIX) && !wanted.contains_key(*key) && observed.tags.contains_key(*key))
+        .cloned()
+        .collect();
+    let claims = set.keys().any(|key| key.starts_with(TAG_PREFIX));
+    let set = (!set.is_empty()).then_some(if claims { Step::Claim(set) } else { Step::TagResource(set) });
+    let unset = (!unset.is_empty()).then_some(Step::UntagResource(unset));
+    set.into_iter().chain(unset).collect()
+}
+
+fn mutability_step(desired: &Desired, observed: &Observed) -> Option<Step> {
+    let wanted = desired.mutability.as_ref()?;
+    (*wanted != observed.mutability).then(|| Step::PutImageTagMutability(wanted.clone()))
+}
+
+fn scanning_step(desired: &Desired, observed: &Observed) -> Option<Step> {
+    let wanted = desired.scan_on_push?;
+    (wanted != observed.scan_on_push).then_some(Step::PutImageScanningConfiguration(wanted))
+}
+
+fn lifecycle_step(desired: &Desired, there: &Reading<LifecycleDocument>) -> Option<Step> {
+    match (&desired.lifecycle, there) {
+        (Wanted::Untouched, _) | (_, Reading::Unread) | (Wanted::Removed, Reading::Absent) => None,
+        (Wanted::Removed, Reading::Found(_)) => Some(Step::DeleteLifecyclePolicy),
+        (Wanted::Kept(document), there) => (there.found() != Some(document)).then(|| Step::PutLifecyclePolicy {
+            document: document.clone(),
+            changes: LifecycleDocument::changes(there.found(), Some(document)),
+        }),
+    }
+}
+
+/// Whether the repository goes with its CR.
+#[must_use]
+pub fn deletes(policy: DeletionPolicy) -> bool {
+    policy != DeletionPolicy::Retain
+}
