@@ -1,0 +1,253 @@
+//! The calls to ECR that this operator makes, in its own terms. "Not there" is an answer, never an error.
+
+use aws_config::SdkConfig;
+use aws_sdk_ecr::Client;
+use aws_sdk_ecr::types;
+use jiff::Timestamp;
+
+use crate::aws::AwsError;
+use crate::aws::error::Kind;
+use crate::aws::identity::{faulty, incomplete};
+use crate::core::lifecycle::LifecycleDocument;
+use crate::core::ownership::Tags;
+use crate::core::repository::{Creation, Encryption, Mutability, Observed, Reading, Step};
+use crate::core::token::{Life, Secret};
+
+/// ECR in one Region, as one identity.
+#[derive(Debug, Clone)]
+pub struct Ecr {
+    client: Client,
+}
+
+/// The images of a repository, as far as a person who wants it gone asks.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Images {
+    /// How many; a first page of 1,000 that isn't the last is told as such.
+    pub count: usize,
+    /// Whether there are more than were counted.
+    pub more: bool,
+    /// The newest push.
+    pub newest: Option<Timestamp>,
+}
+
+impl Ecr {
+    pub(super) fn new(config: &SdkConfig) -> Self {
+        Self { client: Client::new(config) }
+    }
+
+    /// The repository of that name; its tags and policies are read by calls of their own.
+    ///
+    /// # Errors
+    /// Where ECR can't be asked.
+    pub async fn describe(&self, name: &str) -> Result<Option<Observed>, AwsError> {
+        const CALL: &str = "ecr:DescribeRepositories";
+        let answer = self.client.describe_repositories().repository_names(name).send().await;
+        let Some(answer) = found(answer.map_err(|error| AwsError::new(CALL, &error)))? else {
+            return Ok(None);
+        };
+        answer.repositories().first().map(|repository| observed(CALL, repository)).transpose()
+    }
+
+    /// All tags of the repository with that ARN; `None` where there is none.
+    ///
+    /// # Errors
+    /// Where ECR can't be asked.
+    pub async fn tags(&self, arn: &str) -> Result<Option<Tags>, AwsError> {
+        let answer = self.client.list_tags_for_resource().resource_arn(arn).send().await;
+        let answer = found(answer.map_err(|error| AwsError::new("ecr:ListTagsForResource", &error)))?;
+        Ok(answer
+            .map(|answer| answer.tags().iter().map(|tag| (tag.key().to_owned(), tag.value().to_owned())).collect()))
+    }
+
+    /// The lifecycle policy.
+    ///
+    /// # Errors
+    /// Where ECR can't be asked, or what it holds is no lifecycle policy.
+    pub async fn lifecycle_policy(&self, name: &str) -> Result<Reading<LifecycleDocument>, AwsError> {
+        const CALL: &str = "ecr:GetLifecyclePolicy";
+        let answer = self.client.get_lifecycle_policy().repository_name(name).send().await;
+        let answer = found(answer.map_err(|error| AwsError::new(CALL, &error)))?;
+        let Some(text) = answer.and_then(|answer| answer.lifecycle_policy_text) else {
+            return Ok(Reading::Absent);
+        };
+        LifecycleDocument::parse(&text).map(Reading::Found).map_err(|error| faulty(CALL, &error.to_string()))
+    }
+
+    /// The images, for a message: one page of up to 1,000.
+    ///
+    /// # Errors
+    /// Where ECR can't be asked.
+    pub async fn images(&self, name: &str) -> Result<Images, AwsError> {
+        let answer = self.client.describe_images().repository_name(name).max_results(1000).send().await;
+        let answer = answer.map_err(|error| AwsError::new("ecr:DescribeImages", &error))?;
+        let pushed = answer.image_details().iter().filter_map(|image| image.image_pushed_at().and_then(timestamp));
+        Ok(Images { count: answer.image_details().len(), more: answer.next_token().is_some(), newest: pushed.max() })
+    }
+
+    /// Creates a repository.
+    ///
+    /// # Errors
+    /// [`Kind::AlreadyExists`] among others.
+    pub async fn create(&self, name: &str, creation: &Creation) -> Result<Observed, AwsError> {
+        const CALL: &str = "ecr:CreateRepository";
+        let encryption = creation.encryption.as_ref().map(|encryption| {
+            types::EncryptionConfiguration::builder()
+                .encryption_type(encryption.kind.as_str().into())
+                .set_kms_key(encryption.key.clone())
+                .build()
+                .map_err(|error| faulty(CALL, &error.to_string()))
+        });
+        let mutability = creation.mutability.as_ref();
+        let answer = self
+            .client
+            .create_repository()
+            .repository_name(name)
+            .set_image_tag_mutability(mutability.map(|mutability| mutability.mode.as_str().into()))
+            .set_image_tag_mutability_exclusion_filters(mutability.map(|m| filters(CALL, m)).transpose()?.flatten())
+            .set_image_scanning_configuration(creation.scan_on_push.map(scanning))
+            .set_encryption_configuration(encryption.transpose()?)
+            .set_tags(Some(tags(CALL, &creation.tags)?))
+            .send()
+            .await
+            .map_err(|error| AwsError::new(CALL, &error))?;
+        let made = answer.repository().ok_or_else(|| incomplete(CALL, "repository"))?;
+        Ok(Observed { tags: creation.tags.clone(), lifecycle: Reading::Absent, ..observed(CALL, made)? })
+    }
+
+    /// Takes any step but a creation.
+    ///
+    /// # Errors
+    /// Where ECR refuses it.
+    pub async fn perform(&self, name: &str, arn: &str, step: &Step) -> Result<(), AwsError> {
+        let client = &self.client;
+        match step {
+            Step::Create(creation) => self.create(name, creation).await.map(drop),
+            Step::Claim(set) | Step::TagResource(set) => {
+                const CALL: &str = "ecr:TagResource";
+                let request = client.tag_resource().resource_arn(arn).set_tags(Some(tags(CALL, set)?));
+                request.send().await.map(drop).map_err(|error| AwsError::new(CALL, &error))
+            }
+            Step::UntagResource(keys) => {
+                let request = client.untag_resource().resource_arn(arn).set_tag_keys(Some(keys.clone()));
+                request.send().await.map(drop).map_err(|error| AwsError::new("ecr:UntagResource", &error))
+            }
+            Step::PutImageTagMutability(mutability) => {
+                const CALL: &str = "ecr:PutImageTagMutability";
+                let request = client
+                    .put_image_tag_mutability()
+                    .repository_name(name)
+                    .image_tag_mutability(mutability.mode.as_str().into())
+                    .set_image_tag_mutability_exclusion_filters(filters(CALL, mutability)?);
+                request.send().await.map(drop).map_err(|error| AwsError::new(CALL, &error))
+            }
+            Step::PutImageScanningConfiguration(on) => {
+                let request = client
+                    .put_image_scanning_configuration()
+                    .repository_name(name)
+                    .image_scanning_configuration(scanning(*on));
+                request
+                    .send()
+                    .await
+                    .map(drop)
+                    .map_err(|error| AwsError::new("ecr:PutImageScanningConfiguration", &error))
+            }
+            Step::PutLifecyclePolicy { document, .. } => {
+                let request =
+                    client.put_lifecycle_policy().repository_name(name).lifecycle_policy_text(document.text());
+                request.send().await.map(drop).map_err(|error| AwsError::new("ecr:PutLifecyclePolicy", &error))
+            }
+            Step::DeleteLifecyclePolicy => {
+                let request = client.delete_lifecycle_policy().repository_name(name);
+                found(request.send().await.map_err(|error| AwsError::new("ecr:DeleteLifecyclePolicy", &error)))
+                    .map(drop)
+            }
+        }
+    }
+
+    /// Deletes a repository; one that is already gone is deleted.
+    ///
+    /// # Errors
+    /// [`Kind::NotEmpty`] where it has images and `force` isn't set, among others.
+    pub async fn delete(&self, name: &str, force: bool) -> Result<(), AwsError> {
+        let answer = self.client.delete_repository().repository_name(name).force(force).send().await;
+        found(answer.map_err(|error| AwsError::new("ecr:DeleteRepository", &error))).map(drop)
+    }
+
+    /// A token for the private registries this identity may use in this Region, as ECR gives it: base64 of
+    /// `AWS:password`, which is what a docker config calls `auth`.
+    ///
+    /// # Errors
+    /// Where ECR refuses, or the token can't be used.
+    pub async fn authorization_token(&self, now: Timestamp) -> Result<(Secret, Life), AwsError> {
+        const CALL: &str = "ecr:GetAuthorizationToken";
+        let answer = self.client.get_authorization_token().send().await.map_err(|error| AwsError::new(CALL, &error))?;
+        let data = answer.authorization_data().first().ok_or_else(|| incomplete(CALL, "authorizationData"))?;
+        let token = data.authorization_token().ok_or_else(|| incomplete(CALL, "authorizationToken"))?;
+        let life =
+            Life::of(now, data.expires_at().and_then(timestamp)).map_err(|fault| faulty(CALL, &fault.to_string()))?;
+        Ok((Secret::new(token.to_owned()), life))
+    }
+}
+
+/// "Not there" as `None`.
+fn found<T>(answer: Result<T, AwsError>) -> Result<Option<T>, AwsError> {
+    match answer {
+        Ok(answer) => Ok(Some(answer)),
+        Err(error) if error.kind == Kind::NotFound => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+fn observed(call: &'static str, repository: &types::Repository) -> Result<Observed, AwsError> {
+    let text = |value: Option<&str>, what| value.map(str::to_owned).ok_or_else(|| incomplete(call, what));
+    let mode = repository.image_tag_mutability().map_or("MUTABLE", types::ImageTagMutability::as_str);
+    let excluded = repository.image_tag_mutability_exclusion_filters();
+    let encryption = repository.encryption_configuration();
+    Ok(Observed {
+        arn: text(repository.repository_arn(), "repositoryArn")?,
+        uri: text(repository.repository_uri(), "repositoryUri")?,
+        registry_id: text(repository.registry_id(), "registryId")?,
+        created_at: repository.created_at().and_then(timestamp).ok_or_else(|| incomplete(call, "createdAt"))?,
+        mutability: Mutability::new(mode, excluded.iter().map(|filter| filter.filter().to_owned()).collect()),
+        scan_on_push: repository
+            .image_scanning_configuration()
+            .is_some_and(types::ImageScanningConfiguration::scan_on_push),
+        encryption: Encryption {
+            kind: encryption.map_or("AES256", |encryption| encryption.encryption_type().as_str()).to_owned(),
+            key: encryption.and_then(|encryption| encryption.kms_key()).map(str::to_owned),
+        },
+        tags: Tags::new(),
+        lifecycle: Reading::Unread,
+    })
+}
+
+fn tags(call: &'static str, tags: &Tags) -> Result<Vec<types::Tag>, AwsError> {
+    tags.iter()
+        .map(|(key, value)| {
+            types::Tag::builder().key(key).value(value).build().map_err(|error| faulty(call, &error.to_string()))
+        })
+        .collect()
+}
+
+type Filters = Option<Vec<types::ImageTagMutabilityExclusionFilter>>;
+
+fn filters(call: &'static str, mutability: &Mutability) -> Result<Filters, AwsError> {
+    let filter = |text: &String| {
+        types::ImageTagMutabilityExclusionFilter::builder()
+            .filter_type(types::ImageTagMutabilityExclusionFilterType::Wildcard)
+            .filter(text)
+            .build()
+            .map_err(|error| faulty(call, &error.to_string()))
+    };
+    let filters: Vec<_> = mutability.filters().iter().map(filter).collect::<Result<_, _>>()?;
+    Ok((!filters.is_empty()).then_some(filters))
+}
+
+fn scanning(on: bool) -> types::ImageScanningConfiguration {
+    types::ImageScanningConfiguration::builder().scan_on_push(on).build()
+}
+
+/// AWS's time as ours.
+pub(super) fn timestamp(time: &aws_smithy_types::DateTime) -> Option<Timestamp> {
+    Timestamp::new(time.secs(), i32::try_from(time.subsec_nanos()).ok()?).ok()
+}

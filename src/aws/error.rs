@@ -1,0 +1,198 @@
+//! Errors of AWS, classed once and by code: throttling, denials and credential failures aren't modelled by the SDK, and
+//! message texts change.
+
+use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
+use aws_smithy_runtime_api::client::result::SdkError;
+use aws_smithy_types::error::display::DisplayErrorContext;
+use aws_smithy_types::error::metadata::ProvideErrorMetadata;
+
+use crate::core::reason::{Problem, Reason};
+
+/// What an error means, whatever it is called.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// The thing isn't there.
+    NotFound,
+    /// A repository of that name is there.
+    AlreadyExists,
+    /// The repository has images.
+    NotEmpty,
+    /// The request can't be right.
+    Invalid,
+    /// IAM, an organisation's policy or a key policy says no.
+    Denied,
+    /// Too fast.
+    Throttled,
+    /// A quota is used up.
+    Quota,
+    /// Passing: network, time-outs, faults on AWS's side, credentials that can't be had just now.
+    Transient,
+}
+
+/// A failed call.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{call}: {code}: {message}")]
+pub struct AwsError {
+    /// As in IAM: `ecr:CreateRepository`.
+    pub call: &'static str,
+    /// What it means.
+    pub kind: Kind,
+    /// AWS's own name for it, or what happened on the way.
+    pub code: String,
+    /// AWS's own words.
+    pub message: String,
+}
+
+impl AwsError {
+    /// Classes what the SDK returned.
+    pub fn new<E>(call: &'static str, error: &SdkError<E, HttpResponse>) -> Self
+    where
+        E: std::error::Error + ProvideErrorMetadata + 'static,
+    {
+        let status = error.raw_response().map_or(0, |response| response.status().as_u16());
+        let service = error.as_service_error();
+        match service.and_then(ProvideErrorMetadata::code) {
+            Some(code) => {
+                let message = service.and_then(ProvideErrorMetadata::message).unwrap_or("no message").to_owned();
+                Self { call, kind: kind(code, status), code: code.to_owned(), message }
+            }
+            None => Self { call, kind: kind("", status), code: on_the_way(error, status), message: chain(error) },
+        }
+    }
+
+    /// Told to a person: which call, on what, and what to do about it.
+    #[must_use]
+    pub fn problem(&self, resource: &str) -> Problem {
+        let Self { call, code, message, .. } = self;
+        let (reason, remedy) = match self.kind {
+            Kind::Denied => (Reason::Denied, format!("; the identity needs {call} on {resource}")),
+            Kind::Invalid => (Reason::Invalid, String::new()),
+            Kind::Throttled => (Reason::Throttled, String::new()),
+            Kind::Quota => (Reason::Quota, "; ask for a higher quota or remove what is no longer needed".to_owned()),
+            Kind::NotEmpty => (Reason::RepositoryNotEmpty, String::new()),
+            Kind::AlreadyExists | Kind::NotFound | Kind::Transient => (Reason::Transient, String::new()),
+        };
+        Problem::new(reason, format!("{call} failed: {code}: {message}{remedy}"))
+    }
+}
+
+fn kind(code: &str, status: u16) -> Kind {
+    match code {
+        "RepositoryAlreadyExistsException" => Kind::AlreadyExists,
+        "RepositoryNotEmptyException" => Kind::NotEmpty,
+        "RepositoryNotFoundException"
+        | "RepositoryPolicyNotFoundException"
+        | "LifecyclePolicyNotFoundException"
+        | "ImageNotFoundException" => Kind::NotFound,
+        "InvalidParameterException"
+        | "InvalidTagParameterException"
+        | "TooManyTagsException"
+        | "ValidationException"
+        | "ValidationError"
+        | "SerializationException"
+        | "MalformedPolicyDocument"
+        | "PackedPolicyTooLarge"
+        | "UnsupportedCommandException" => Kind::Invalid,
+        "LimitExceededException" => Kind::Quota,
+        "AccessDeniedException"
+        | "AccessDenied"
+        | "UnauthorizedOperation"
+        | "KmsException"
+        | "BlockedByOrganizationPolicyException"
+        | "OptInRequired"
+        | "InvalidClientTokenId"
+        | "UnrecognizedClientException"
+        | "SignatureDoesNotMatch"
+        | "InvalidSignatureException"
+        | "IncompleteSignature"
+        | "MissingAuthenticationToken"
+        | "MissingAuthenticationTokenException" => Kind::Denied,
+        "ThrottlingException"
+        | "Throttling"
+        | "ThrottledException"
+        | "RequestThrottled"
+        | "RequestThrottledException"
+        | "TooManyRequestsException"
+        | "RequestLimitExceeded"
+        | "SlowDown"
+        | "BandwidthLimitExceeded"
+        | "PriorRequestNotComplete"
+        | "EC2ThrottledException"
+        | "TransactionInProgressException" => Kind::Throttled,
+        _ if status == 429 => Kind::Throttled,
+        // Unknown refusals are tried again: a newer API may say passing things in words not known here.
+        _ => Kind::Transient,
+    }
+}
+
+fn on_the_way<E>(error: &SdkError<E, HttpResponse>, status: u16) -> String {
+    match error {
+        SdkError::TimeoutError(_) => "no answer in time".to_owned(),
+        SdkError::DispatchFailure(failure) if failure.is_timeout() => "no connection in time".to_owned(),
+        SdkError::DispatchFailure(failure) if failure.is_io() => "no connection".to_owned(),
+        SdkError::DispatchFailure(_) | SdkError::ConstructionFailure(_) => "not sent".to_owned(),
+        _ => format!("HTTP {status}"),
+    }
+}
+
+/// The chain of causes, shortened: a response body in it would help nobody.
+fn chain<E: std::error::Error + 'static>(error: &SdkError<E, HttpResponse>) -> String {
+    let mut causes = Vec::new();
+    let mut next: Option<&(dyn std::error::Error + 'static)> = std::error::Error::source(error);
+    while let Some(cause) = next {
+        causes.push(cause.to_string());
+        next = cause.source();
+    }
+    causes.dedup();
+    if causes.is_empty() {
+        DisplayErrorContext(error).to_string().chars().take(300).collect()
+    } else {
+        causes.join(": ")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn throttling_is_known_by_every_spelling() {
+        for code in
+            ["ThrottlingException", "Throttling", "TooManyRequestsException", "RequestLimitExceeded", "SlowDown"]
+        {
+            for status in [400, 429, 503] {
+                assert_eq!(kind(code, status), Kind::Throttled, "{code} {status}");
+            }
+        }
+        assert_eq!(kind("Whatever", 429), Kind::Throttled);
+    }
+
+    #[test]
+    fn unmodelled_denials_are_denials_and_faults_pass() {
+        for code in ["AccessDeniedException", "AccessDenied", "UnrecognizedClientException", "KmsException"] {
+            assert_eq!(kind(code, 400), Kind::Denied, "{code}");
+        }
+        for code in
+            ["ServerException", "InternalFailure", "ExpiredTokenException", "RequestTimeTooSkewed", "NewException", ""]
+        {
+            assert_eq!(kind(code, 500), Kind::Transient, "{code}");
+        }
+    }
+
+    #[test]
+    fn a_denial_names_the_permission_that_is_missing() {
+        let error = AwsError {
+            call: "ecr:PutLifecyclePolicy",
+            kind: Kind::Denied,
+            code: "AccessDeniedException".into(),
+            message: "User: x is not authorized".into(),
+        };
+        let problem = error.problem("arn:aws:ecr:eu-west-1:123456789012:repository/a");
+        assert_eq!(problem.reason, Reason::Denied);
+        assert!(
+            problem
+                .message
+                .ends_with("needs ecr:PutLifecyclePolicy on arn:aws:ecr:eu-west-1:123456789012:repository/a")
+        );
+    }
+}

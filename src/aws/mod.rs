@@ -1,0 +1,11 @@
+//! The AWS side: identities and clients, ECR's calls in this project's terms, errors classed once, tokens shared.
+
+mod ecr;
+mod error;
+mod identity;
+mod tokens;
+
+pub use ecr::{Ecr, Images};
+pub use error::{AwsError, Kind};
+pub use identity::{Caller, Credentials, Endpoint, Session, SessionOptions, StaticKey};
+pub use tokens::{Lookup, Tokens};
