@@ -1,0 +1,36 @@
+//! The Kubernetes side: what is watched, what is written, and how.
+
+mod access_key;
+mod events;
+mod secrets;
+mod service_accounts;
+mod stores;
+mod writes;
+
+pub use access_key::AccessKeys;
+pub use events::{Events, What};
+pub use secrets::{Applied, SecretWriter};
+pub use service_accounts::{ServiceAccounts, Wish, is_marked};
+pub use stores::{Change, Relevant, watch};
+pub use writes::{Statuses, set_finalizer};
+
+/// Whether the API server says that the object isn't there.
+#[must_use]
+pub fn is_not_found(error: &kube::Error) -> bool {
+    matches!(error, kube::Error::Api(status) if status.is_not_found())
+}
+
+/// Whether somebody else changed the object meanwhile, or holds the field.
+#[must_use]
+pub fn is_conflict(error: &kube::Error) -> bool {
+    matches!(error, kube::Error::Api(status) if status.is_conflict())
+}
+
+/// The API server's own words, without the rest of the answer.
+#[must_use]
+pub fn words(error: &kube::Error) -> String {
+    match error {
+        kube::Error::Api(status) => status.message.clone(),
+        other => other.to_string(),
+    }
+}

@@ -1,0 +1,121 @@
+//! Writing pull secrets: by server-side apply, in place, and never over somebody else's.
+
+use std::collections::BTreeMap;
+
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
+use k8s_openapi::api::core::v1::Secret as KubeSecret;
+use kube::api::{DeleteParams, Patch, PatchParams, Preconditions};
+use kube::{Api, Client};
+use serde_json::{Value, json};
+
+use super::{is_conflict, is_not_found};
+use crate::api::OWNER_UID;
+use crate::core::pull_secret::{DOCKER_CONFIG_KEY, DOCKER_CONFIG_TYPE, Marks, Seen, secret_manager};
+use crate::core::token::Secret;
+
+/// What a pull secret looks like, but for its data.
+#[derive(Clone)]
+pub struct SecretWriter {
+    client: Client,
+    /// Its name in every namespace.
+    pub name: String,
+    /// The pull secret it belongs to, as an owner reference: garbage collection takes it along.
+    pub owner: Value,
+    /// From the template.
+    pub labels: BTreeMap<String, String>,
+    /// From the template.
+    pub annotations: BTreeMap<String, String>,
+}
+
+/// What became of a write.
+#[derive(Debug)]
+pub enum Applied {
+    /// It is there.
+    Done,
+    /// A Secret of that name is there and isn't ours; it was left as it is.
+    Foreign(String),
+    /// The namespace is going away.
+    Terminating,
+}
+
+impl SecretWriter {
+    /// A writer.
+    #[must_use]
+    pub fn new(
+        client: Client,
+        name: String,
+        owner: Value,
+        labels: BTreeMap<String, String>,
+        annotations: BTreeMap<String, String>,
+    ) -> Self {
+        Self { client, name, owner, labels, annotations }
+    }
+
+    /// Writes it. `seen` is the Secret as it is: then it is updated in place, by force, and only that very one. Else it is
+    /// created without force, so that a Secret of somebody else stays as it is.
+    ///
+    /// # Errors
+    /// Where the API server refuses.
+    pub async fn apply(
+        &self,
+        namespace: &str,
+        marks: &Marks,
+        data: &Secret,
+        seen: Option<&Seen>,
+    ) -> Result<Applied, kube::Error> {
+        let mut labels = self.labels.clone();
+        labels.insert(OWNER_UID.to_owned(), marks.owner_uid.clone());
+        let mut annotations = self.annotations.clone();
+        annotations.extend(marks.annotations());
+        let object = json!({
+            "apiVersion": "v1",
+            "kind": "Secret",
+            "metadata": {
+                "name": self.name,
+                "namespace": namespace,
+                "uid": seen.map(|seen| &seen.uid),
+                "labels": labels,
+                "annotations": annotations,
+                "ownerReferences": [self.owner],
+            },
+            "type": DOCKER_CONFIG_TYPE,
+            "data": {DOCKER_CONFIG_KEY: BASE64_STANDARD.encode(data.expose())},
+        });
+        let params = PatchParams { force: seen.is_some(), ..PatchParams::apply(&secret_manager(&marks.owner_uid)) };
+        // The answer is asked for as metadata: the data needn't come back.
+        match self.api(namespace).patch_metadata(&self.name, &params, &Patch::Apply(object)).await {
+            Ok(_) => Ok(Applied::Done),
+            Err(error) if is_conflict(&error) && seen.is_none() => Ok(Applied::Foreign(super::words(&error))),
+            Err(error) if is_terminating(&error) => Ok(Applied::Terminating),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Deletes that very Secret.
+    ///
+    /// # Errors
+    /// Where the API server refuses; one that is gone or replaced needs no deletion.
+    pub async fn remove(&self, namespace: &str, name: &str, uid: &str) -> Result<(), kube::Error> {
+        let precondition = Preconditions { uid: Some(uid.to_owned()), resource_version: None };
+        let params = DeleteParams { preconditions: Some(precondition), ..DeleteParams::default() };
+        match self.api(namespace).delete(name, &params).await {
+            Ok(_) => Ok(()),
+            Err(error) if is_not_found(&error) || is_conflict(&error) => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn api(&self, namespace: &str) -> Api<KubeSecret> {
+        Api::namespaced(self.client.clone(), namespace)
+    }
+}
+
+fn is_terminating(error: &kube::Error) -> bool {
+    let kube::Error::Api(status) = error else {
+        return false;
+    };
+    let causes = status.details.iter().flat_map(|details| &details.causes);
+    causes.into_iter().any(|cause| cause.reason == "NamespaceTerminating")
+        || (status.is_not_found() && status.message.contains("namespaces"))
+}

@@ -1,0 +1,91 @@
+//! Writes to our own objects: the finalizer and the status, each only if it differs.
+
+use std::collections::HashMap;
+use std::fmt::Debug;
+use std::sync::{Mutex, PoisonError};
+
+use kube::api::{Patch, PatchParams};
+use kube::{Api, Resource, ResourceExt};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use serde_json::{Value, json};
+
+use crate::api::FINALIZER;
+use crate::core::pull_secret::MANAGER;
+
+/// Puts our finalizer on or takes it off, if it isn't so already. Guarded by the resourceVersion: of two writers one
+/// starts anew. Returns the object as it then is.
+///
+/// # Errors
+/// A conflict where somebody else changed the object meanwhile.
+pub async fn set_finalizer<K>(api: &Api<K>, object: &K, wanted: bool) -> Result<K, kube::Error>
+where
+    K: Resource + Clone + Debug + DeserializeOwned,
+{
+    let present = object.finalizers().iter().any(|name| name == FINALIZER);
+    if present == wanted {
+        return Ok(object.clone());
+    }
+    let others = object.finalizers().iter().filter(|name| *name != FINALIZER).cloned();
+    let finalizers: Vec<_> = others.chain(wanted.then(|| FINALIZER.to_owned())).collect();
+    let patch = json!({"metadata": {
+        "uid": object.uid(),
+        "resourceVersion": object.resource_version(),
+        "finalizers": finalizers,
+    }});
+    api.patch(&object.name_any(), &PatchParams::default(), &Patch::Merge(patch)).await
+}
+
+/// Writes statuses, and remembers what it wrote: the cache may show an older one for a moment.
+#[derive(Debug, Default)]
+pub struct Statuses {
+    written: Mutex<HashMap<String, Value>>,
+}
+
+impl Statuses {
+    /// Applies `status` to `object` unless it has it. `seen` is its status in the cache.
+    ///
+    /// # Errors
+    /// Where the API server refuses; an object that is gone needs no status.
+    pub async fn write<K, S>(&self, api: &Api<K>, object: &K, seen: Option<&S>, status: &S) -> Result<(), kube::Error>
+    where
+        K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned,
+        S: Serialize + PartialEq,
+    {
+        let uid = object.uid().unwrap_or_default();
+        let value = serde_json::to_value(status).map_err(kube::Error::SerdeError)?;
+        let same_as_written = self.last(&uid).is_none_or(|last| last == value);
+        if seen == Some(status) && same_as_written {
+            return Ok(());
+        }
+        let patch = json!({
+            "apiVersion": K::api_version(&()),
+            "kind": K::kind(&()),
+            "metadata": {"name": object.name_any(), "uid": uid},
+            "status": value,
+        });
+        let params = PatchParams::apply(MANAGER).force();
+        match api.patch_status(&object.name_any(), &params, &Patch::Apply(&patch)).await {
+            Ok(_) => {
+                self.remember(uid, value);
+                Ok(())
+            }
+            // A uid that no longer fits is a conflict: the object was deleted, and perhaps made anew.
+            Err(error) if super::is_not_found(&error) || super::is_conflict(&error) => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Forgets an object that is gone.
+    pub fn forget(&self, uid: &str) {
+        self.written.lock().unwrap_or_else(PoisonError::into_inner).remove(uid);
+    }
+
+    fn last(&self, uid: &str) -> Option<Value> {
+        self.written.lock().unwrap_or_else(PoisonError::into_inner).get(uid).cloned()
+    }
+
+    fn remember(&self, uid: String, value: Value) {
+        self.written.lock().unwrap_or_else(PoisonError::into_inner).insert(uid, value);
+    }
+}
