@@ -1,0 +1,135 @@
+//! What every reconcile has at hand.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use k8s_openapi::api::core::v1::{Namespace, Secret as KubeSecret, ServiceAccount};
+use kube::core::PartialObjectMeta;
+use kube::runtime::reflector::{ObjectRef, Store};
+use kube::{Client, Resource, ResourceExt};
+use tokio::sync::broadcast;
+
+use crate::api::{ClusterEcrPullSecret, EcrPullSecret, EcrRegistry, EcrRepository, SUSPEND};
+use crate::aws::Tokens;
+use crate::cluster::{Events, Statuses};
+use crate::controller::registries::Registries;
+use crate::core::backoff;
+use crate::core::reason::{Class, Problem, Reason};
+use crate::metrics::Metrics;
+
+/// What is watched.
+#[derive(Debug, Clone)]
+pub struct Stores {
+    /// All of them.
+    pub registries: Store<EcrRegistry>,
+    /// All of them.
+    pub repositories: Store<EcrRepository>,
+    /// All of them.
+    pub pull_secrets: Store<EcrPullSecret>,
+    /// All of them.
+    pub cluster_pull_secrets: Store<ClusterEcrPullSecret>,
+    /// Metadata of all of them.
+    pub namespaces: Store<PartialObjectMeta<Namespace>>,
+    /// Metadata of those that bear our label.
+    pub secrets: Store<PartialObjectMeta<KubeSecret>>,
+    /// All of them, pruned.
+    pub service_accounts: Store<ServiceAccount>,
+}
+
+/// What every reconcile has at hand.
+pub struct Context {
+    /// The API server.
+    pub client: Client,
+    /// Marks what this cluster owns in AWS.
+    pub owner_id: String,
+    /// What is watched.
+    pub stores: Stores,
+    /// AWS, by registry.
+    pub registries: Registries,
+    /// Tokens, shared by all pull secrets.
+    pub tokens: Tokens,
+    /// Told to people.
+    pub events: Events,
+    /// Written to objects.
+    pub statuses: Statuses,
+    /// Told to Prometheus.
+    pub metrics: Metrics,
+    /// Failures in a row, by object.
+    pub attempts: Attempts,
+    /// Registries as they were last found.
+    pub registry_seen: Changes,
+    /// Names of registries that became other than they were.
+    pub registry_changed: broadcast::Sender<String>,
+}
+
+impl Context {
+    /// The labels of a namespace.
+    ///
+    /// # Errors
+    /// Where it isn't known (yet).
+    pub fn namespace_labels(&self, name: &str) -> Result<BTreeMap<String, String>, Problem> {
+        let namespace = self.stores.namespaces.get(&ObjectRef::new(name));
+        let namespace =
+            namespace.ok_or_else(|| Problem::new(Reason::Transient, format!("namespace {name} isn't known yet")))?;
+        Ok(namespace.labels().clone())
+    }
+
+    /// When to look at an object again that `problem` holds up.
+    pub fn retry(&self, uid: &str, problem: &Problem) -> Duration {
+        match problem.reason.class() {
+            Class::Converged | Class::Held => SLOW,
+            // Its remedy is a change, which is seen at once; this is for those that can't be seen.
+            Class::Stalled => backoff::Backoff { first: SLOW, most: SLOW }.after(1, uid),
+            Class::Retrying => backoff::OBJECT.after(self.attempts.failed(uid), uid),
+        }
+    }
+}
+
+/// Between looks at what only a person can mend.
+const SLOW: Duration = Duration::from_mins(10);
+
+/// Failures in a row, by object.
+#[derive(Debug, Default)]
+pub struct Attempts(Mutex<HashMap<String, u32>>);
+
+impl Attempts {
+    /// One more. Returns how many that makes.
+    pub fn failed(&self, uid: &str) -> u32 {
+        let mut counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let count = counts.entry(uid.to_owned()).or_insert(0);
+        *count = count.saturating_add(1);
+        *count
+    }
+
+    /// It went well, or the object is gone.
+    pub fn reset(&self, uid: &str) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(uid);
+    }
+}
+
+/// Whether the object's annotation stops all work on it.
+pub fn is_suspended<K: Resource>(object: &K) -> bool {
+    object.annotations().get(SUSPEND).is_some_and(|value| value == "true")
+}
+
+/// What a suspended object says.
+#[must_use]
+pub fn suspended() -> Problem {
+    Problem::new(
+        Reason::Suspended,
+        format!("suspended by the annotation {SUSPEND}; nothing is done until it is removed"),
+    )
+}
+
+/// Tells a new state from the one that was there before, by name.
+#[derive(Debug, Default)]
+pub struct Changes(Mutex<HashMap<String, u64>>);
+
+impl Changes {
+    /// Whether `state` differs from the last one told for `name`.
+    pub fn is_new(&self, name: &str, state: u64) -> bool {
+        let mut last = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        last.insert(name.to_owned(), state) != Some(state)
+    }
+}

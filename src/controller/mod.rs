@@ -1,0 +1,16 @@
+//! Where Kubernetes and AWS meet: one reconcile a kind, and the wiring of watches, stores and queues around them.
+
+mod context;
+mod deletion;
+mod pull_secret;
+mod pull_secret_kind;
+mod pull_secret_status;
+mod registries;
+mod registry;
+mod report;
+mod repository;
+mod service_accounts;
+mod triggers;
+mod wiring;
+
+pub use wiring::{Options, RunError, run};

@@ -1,0 +1,155 @@
+//! What the two kinds of pull secrets have in common, and where they differ: which namespaces they mean.
+
+use std::collections::BTreeMap;
+use std::fmt::Debug;
+
+use kube::{Api, Client, Resource, ResourceExt};
+use serde::de::DeserializeOwned;
+use serde_json::{Value, json};
+
+use crate::api::{
+    ClusterEcrPullSecret, EcrPullSecret, MergePolicy, PullSecretSpec, PullSecretStatus, RegistryEntry, SecretFormat,
+    TokenAccess,
+};
+use crate::controller::context::Context;
+use crate::core::reason::{Problem, Reason};
+use crate::core::selector::{NamespaceView, selects};
+
+/// A namespace with its labels.
+pub type Labelled = (String, BTreeMap<String, String>);
+
+/// Either kind of pull secret.
+pub trait PullSecret: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + Sync + 'static {
+    /// What both kinds declare.
+    fn common(&self) -> &PullSecretSpec;
+
+    /// What was last told.
+    fn status(&self) -> Option<&PullSecretStatus>;
+
+    /// Where it lives.
+    fn api(&self, client: Client) -> Api<Self>;
+
+    /// The namespaces it means.
+    ///
+    /// # Errors
+    /// Where they aren't known yet.
+    fn namespaces(&self, context: &Context) -> Result<Vec<Labelled>, Problem>;
+
+    /// The registries it names; the one called `default` if none.
+    fn entries(&self) -> Vec<RegistryEntry> {
+        self.common()
+            .registries
+            .clone()
+            .filter(|entries| !entries.is_empty())
+            .unwrap_or_else(|| vec![RegistryEntry::default()])
+    }
+
+    /// For people: `EcrPullSecret team-a/pull`.
+    fn title(&self) -> String {
+        let kind = <Self as Resource>::kind(&());
+        match ResourceExt::namespace(self) {
+            Some(namespace) => format!("{kind} {namespace}/{}", self.name_any()),
+            None => format!("{kind} {}", self.name_any()),
+        }
+    }
+
+    /// For its Secrets.
+    fn owner_reference(&self) -> Value {
+        json!({
+            "apiVersion": Self::api_version(&()),
+            "kind": <Self as Resource>::kind(&()),
+            "name": self.name_any(),
+            "uid": self.uid(),
+            "controller": true,
+            "blockOwnerDeletion": false,
+        })
+    }
+
+    /// For its Secrets.
+    fn template_labels(&self) -> BTreeMap<String, String> {
+        self.common().secret_template.as_ref().and_then(|template| template.labels.clone()).unwrap_or_default()
+    }
+
+    /// For its Secrets.
+    fn template_annotations(&self) -> BTreeMap<String, String> {
+        self.common().secret_template.as_ref().and_then(|template| template.annotations.clone()).unwrap_or_default()
+    }
+
+    /// Refuses what this version has no behaviour for.
+    ///
+    /// # Errors
+    /// `NotImplemented`, naming the fields.
+    fn not_implemented(&self) -> Result<(), Problem> {
+        let spec = self.common();
+        let narrowed = spec.registries.iter().flatten().any(|entry| entry.repositories.is_some());
+        let fields: Vec<_> = [
+            (spec.access == TokenAccess::Push, "access: Push"),
+            (spec.format == SecretFormat::Template, "format: Template"),
+            (spec.merge_policy == MergePolicy::Merge, "mergePolicy: Merge"),
+            (spec.verify.is_some(), "verify"),
+            (spec.restart_stuck_pods == Some(true), "restartStuckPods"),
+            (narrowed, "registries[].repositories"),
+        ]
+        .into_iter()
+        .filter_map(|(set, field)| set.then_some(field))
+        .collect();
+        if fields.is_empty() {
+            return Ok(());
+        }
+        Err(Problem::new(
+            Reason::NotImplemented,
+            format!(
+                "not built in this version: {}; nothing is written until it is taken out of the spec",
+                fields.join(", ")
+            ),
+        ))
+    }
+}
+
+impl PullSecret for EcrPullSecret {
+    fn common(&self) -> &PullSecretSpec {
+        &self.spec.common
+    }
+
+    fn status(&self) -> Option<&PullSecretStatus> {
+        self.status.as_ref()
+    }
+
+    fn api(&self, client: Client) -> Api<Self> {
+        Api::namespaced(client, &ResourceExt::namespace(self).unwrap_or_default())
+    }
+
+    /// Its own, and no other.
+    fn namespaces(&self, context: &Context) -> Result<Vec<Labelled>, Problem> {
+        let name = ResourceExt::namespace(self).unwrap_or_default();
+        let labels = context.namespace_labels(&name)?;
+        Ok(vec![(name, labels)])
+    }
+}
+
+impl PullSecret for ClusterEcrPullSecret {
+    fn common(&self) -> &PullSecretSpec {
+        &self.spec.common
+    }
+
+    fn status(&self) -> Option<&PullSecretStatus> {
+        self.status.as_ref()
+    }
+
+    fn api(&self, client: Client) -> Api<Self> {
+        Api::all(client)
+    }
+
+    fn namespaces(&self, context: &Context) -> Result<Vec<Labelled>, Problem> {
+        let excluded = |name: &str| self.spec.exclude_namespaces.iter().flatten().any(|excluded| excluded == name);
+        let selected = context.stores.namespaces.state().into_iter().filter_map(|namespace| {
+            let name = namespace.name_any();
+            let view = NamespaceView { name: &name, labels: namespace.labels() };
+            let wanted = namespace.metadata.deletion_timestamp.is_none()
+                && !excluded(&name)
+                && selects(&self.spec.namespace_selector, view);
+            wanted.then(|| (name.clone(), namespace.labels().clone()))
+        });
+        Ok(selected.collect())
+    }
+}

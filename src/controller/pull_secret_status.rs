@@ -1,0 +1,243 @@
+//! What a pull secret's status says of a pass.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use jiff::Timestamp;
+use kube::ResourceExt;
+use kube::runtime::controller::Action;
+
+use crate::api::{FailedNamespace, NamespaceCounts, PullSecretStatus, RECONCILE_AT, RegistryStatus};
+use crate::aws::{AwsError, Lookup};
+use crate::controller::context::Context;
+use crate::controller::pull_secret::Desired;
+use crate::controller::pull_secret_kind::PullSecret;
+use crate::controller::report::transition;
+use crate::core::conditions::{Verdict, conditions};
+use crate::core::pull_secret::{Login, Marks};
+use crate::core::reason::{Class, Problem, Reason};
+use crate::core::token::{Freshness, TokenKey, wait};
+
+/// Namespaces named in a status at most; all are counted.
+const MOST_NAMED: usize = 10;
+/// After a conflict with another writer.
+const SOON: Duration = Duration::from_millis(200);
+
+/// What became of the namespaces.
+#[derive(Debug, Default)]
+pub struct Served {
+    /// Hold the Secret, with what is noted on it.
+    pub ready: BTreeMap<String, Marks>,
+    /// Do not.
+    failed: BTreeMap<String, Problem>,
+    /// Are going away.
+    pub terminating: BTreeSet<String>,
+    /// Why tokens couldn't be renewed, and when that is tried again.
+    failures: Vec<(AwsError, Timestamp)>,
+    /// Somebody else wrote at the same time.
+    pub again_soon: bool,
+}
+
+impl Served {
+    /// Nobody yet, with these answers for tokens.
+    pub fn of<'a>(lookups: impl Iterator<Item = &'a Lookup>) -> Self {
+        Self { failures: lookups.filter_map(|lookup| lookup.failure.clone()).collect(), ..Self::default() }
+    }
+
+    /// A namespace that isn't served.
+    pub fn fail(&mut self, namespace: String, reason: Reason, why: String) {
+        self.ready.remove(&namespace);
+        self.failed.insert(namespace, Problem::new(reason, why));
+    }
+
+    /// Whether the namespace is wanted and only just now not served.
+    #[must_use]
+    pub fn is_held_up(&self, namespace: &str) -> bool {
+        self.failed.contains_key(namespace)
+    }
+
+    /// The marks whose token ends first.
+    fn first_to_end(&self) -> Option<&Marks> {
+        self.ready.values().min_by_key(|marks| marks.life.expires_at)
+    }
+
+    fn freshness(&self, now: Timestamp) -> Freshness {
+        self.first_to_end().map_or(Freshness::Fresh, |marks| marks.life.freshness(now))
+    }
+}
+
+/// Writes the status, tells what changed, says when to look again.
+pub(super) async fn report<K: PullSecret>(
+    object: &K,
+    context: &Context,
+    outcome: Result<(Desired, Served), Problem>,
+) -> Result<Action, kube::Error> {
+    let now = Timestamp::now();
+    let old = object.status().cloned().unwrap_or_default();
+    let uid = object.uid().unwrap_or_default();
+    let generation = object.meta().generation.unwrap_or_default();
+    let (mut status, verdict, next) = match &outcome {
+        Ok((desired, served)) => {
+            let (verdict, problem) = verdict(desired, served, now);
+            let next = if problem.is_none() {
+                context.attempts.reset(&uid);
+                None
+            } else {
+                problem.map(|problem| context.retry(&uid, &problem))
+            };
+            (status(object, &old, desired, served), verdict, soonest(served, next, now))
+        }
+        Err(problem) => {
+            let problem = outlived(problem, &old, now);
+            let next = context.retry(&uid, &problem);
+            (old.clone(), Verdict::held_up(problem, false), next)
+        }
+    };
+    let told_of =
+        if verdict.reason == Reason::Suspended { old.observed_generation.unwrap_or(generation) } else { generation };
+    status.observed_generation = Some(told_of);
+    status.conditions = conditions(&old.conditions, &verdict, told_of, now);
+    context.statuses.write(&object.api(context.client.clone()), object, object.status(), &status).await?;
+    if let Some(event) = transition(&old.conditions, &verdict) {
+        context.events.tell(object, &event).await;
+    }
+    context.metrics.reconciled(&K::kind(&()), verdict.reason);
+    context.metrics.pull_secret(&K::kind(&()), object, status.expires_at.as_ref().map(|time| time.0));
+    Ok(Action::requeue(next))
+}
+
+/// Pure: what the namespaces and tokens add up to.
+fn verdict(desired: &Desired, served: &Served, now: Timestamp) -> (Verdict, Option<Problem>) {
+    let tokens = served.failures.first().map(|(error, _)| error.problem("*"));
+    let until = served
+        .first_to_end()
+        .map(|marks| format!("; the last token works until {}", marks.life.expires_at))
+        .unwrap_or_default();
+    let because = tokens.as_ref().map(|problem| format!(": {}", problem.message)).unwrap_or_default();
+    let hold = |problem: Problem, stays: bool| (Verdict::held_up(problem.clone(), stays), Some(problem));
+    match (served.freshness(now), tokens) {
+        (Freshness::Expired, _) => {
+            return hold(Problem::new(Reason::Expired, format!("the last token is dead, pulls fail{because}")), false);
+        }
+        (_, Some(problem)) if problem.reason.class() != Class::Retrying => {
+            return hold(Problem::new(problem.reason, problem.message + &until), false);
+        }
+        (Freshness::Stale, Some(_)) => {
+            return hold(Problem::new(Reason::Stale, format!("renewal is overdue{because}{until}")), true);
+        }
+        (_, Some(problem)) => {
+            let all_there = served.failed.is_empty() && !served.ready.is_empty();
+            return hold(Problem::new(problem.reason, problem.message + &until), all_there);
+        }
+        (_, None) => {}
+    }
+    if let Some((namespace, problem)) = served.failed.first_key_value() {
+        if desired.namespaces() == 1 {
+            return hold(problem.clone(), false);
+        }
+        let lead = Problem::new(
+            Reason::PartiallyFailed,
+            format!(
+                "{} of {} namespaces aren't served; {namespace}: {problem}",
+                served.failed.len(),
+                desired.namespaces()
+            ),
+        );
+        return hold(lead, false);
+    }
+    if served.ready.is_empty() && !desired.denied.is_empty() {
+        let message = format!(
+            "no `allow` rule of the registry lets {} have a token; add one with `pull`",
+            if desired.denied.len() == 1 {
+                format!("namespace {}", desired.denied[0])
+            } else {
+                "any of the selected namespaces".to_owned()
+            }
+        );
+        return hold(Problem::new(Reason::NotAllowed, message), false);
+    }
+    let denied = if desired.denied.is_empty() {
+        String::new()
+    } else {
+        format!("; {} selected namespaces aren't allowed", desired.denied.len())
+    };
+    (
+        Verdict::ready(format!(
+            "{} of {} Secrets hold a valid token{denied}",
+            served.ready.len(),
+            desired.namespaces()
+        )),
+        None,
+    )
+}
+
+/// A registry that can't be asked doesn't stop time: Secrets that were written before grow old.
+fn outlived(problem: &Problem, old: &PullSecretStatus, now: Timestamp) -> Problem {
+    match &old.expires_at {
+        Some(expires_at) if expires_at.0 <= now && problem.reason != Reason::Suspended => {
+            Problem::new(Reason::Expired, format!("the last token is dead, pulls fail: {}", problem.message))
+        }
+        _ => problem.clone(),
+    }
+}
+
+fn status<K: PullSecret>(object: &K, old: &PullSecretStatus, desired: &Desired, served: &Served) -> PullSecretStatus {
+    let first = served.first_to_end();
+    let failed = served.failed.iter().take(MOST_NAMED);
+    let count = |number: usize| i64::try_from(number).unwrap_or(i64::MAX);
+    PullSecretStatus {
+        secret_name: Some(desired.name.clone()),
+        secrets: Some(format!("{}/{}", served.ready.len(), desired.namespaces())),
+        expires_at: first.map(|marks| in_seconds(marks.life.expires_at).into()),
+        refresh_at: served.ready.values().map(|marks| marks.refresh_at).min().map(|at| in_seconds(at).into()),
+        last_refreshed_at: first.map(|marks| in_seconds(marks.life.issued_at).into()),
+        registries: desired.logins.iter().map(|login| registry(login, old, desired, served)).collect(),
+        namespaces: Some(NamespaceCounts {
+            desired: count(desired.namespaces()),
+            ready: count(served.ready.len()),
+            denied: count(desired.denied.len()),
+            failed: failed
+                .map(|(name, problem)| FailedNamespace { name: name.clone(), reason: problem.to_string() })
+                .collect(),
+        }),
+        last_handled_reconcile_at: if served.failures.is_empty() {
+            object.annotations().get(RECONCILE_AT).cloned()
+        } else {
+            old.last_handled_reconcile_at.clone()
+        },
+        observed_generation: old.observed_generation,
+        conditions: Vec::new(),
+    }
+}
+
+fn registry(login: &Login, _old: &PullSecretStatus, desired: &Desired, served: &Served) -> RegistryStatus {
+    let TokenKey { region, .. } = &login.token;
+    let error = served.failures.first().map(|(error, _)| format!("{error} (Region {region})"));
+    RegistryStatus {
+        host: login.host.clone(),
+        caller_arn: desired.caller(login).map(str::to_owned),
+        expires_at: served.first_to_end().map(|marks| in_seconds(marks.life.expires_at).into()),
+        error,
+    }
+}
+
+/// The next moment at which something is due.
+fn soonest(served: &Served, retry: Option<Duration>, now: Timestamp) -> Duration {
+    let renewals = served.ready.values().map(|marks| marks.refresh_at);
+    let turns = served.first_to_end().into_iter().flat_map(|marks| [marks.life.stale_at(), marks.life.expires_at]);
+    let retries = served.failures.iter().map(|(_, at)| *at);
+    // A little late rather than a little early: the token is due at that moment, not before.
+    let due = renewals
+        .chain(turns)
+        .chain(retries)
+        .filter(|at| *at > now)
+        .map(|at| wait(now, at) + Duration::from_millis(5))
+        .min();
+    let soon = served.again_soon.then_some(SOON);
+    [due, retry, soon].into_iter().flatten().min().unwrap_or(Duration::from_hours(1))
+}
+
+/// The API's times have no fractions.
+fn in_seconds(at: Timestamp) -> Timestamp {
+    Timestamp::from_second(at.as_second()).unwrap_or(at)
+}

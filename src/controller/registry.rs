@@ -1,0 +1,124 @@
+//! `EcrRegistry`: is the identity who it should be? Tells so, and tells all who depend on it when that changes.
+
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use kube::runtime::controller::Action;
+use kube::{Api, ResourceExt};
+
+use crate::api::{EcrRegistry, EcrRegistryStatus, RECONCILE_AT, ScopeTokens};
+use crate::controller::context::{Context, is_suspended, suspended};
+use crate::controller::report::transition;
+use crate::core::conditions::{Verdict, conditions};
+use crate::core::hosts::{HostKind, RegistryHost};
+use crate::core::reason::{Problem, Reason};
+
+/// How often the counts in its status are brought up to date.
+const COUNT_EVERY: Duration = Duration::from_secs(10);
+
+/// Looks at one registry.
+///
+/// # Errors
+/// Where the API server fails; everything else is told in the status.
+pub async fn reconcile(object: Arc<EcrRegistry>, context: Arc<Context>) -> Result<Action, kube::Error> {
+    let name = object.name_any();
+    let old = object.status.clone().unwrap_or_default();
+    let mut status = old.clone();
+    let found = look(&object, &context, &mut status).await;
+    tell_dependants(&object, &context, &name, &status, found.as_ref().err());
+
+    let repositories = context.stores.repositories.state_filter(|repository| repository.spec.registry_ref.name == name);
+    let planned = repositories
+        .iter()
+        .filter(|repository| repository.status.as_ref().is_some_and(|status| !status.plan.is_empty()));
+    status.planned = i64::try_from(planned.count()).ok();
+    status.repositories = i64::try_from(repositories.len()).ok();
+    status.last_handled_reconcile_at = object.annotations().get(RECONCILE_AT).cloned();
+
+    let uid = object.uid().unwrap_or_default();
+    let generation = object.metadata.generation.unwrap_or_default();
+    let (verdict, next) = match found {
+        Ok(message) => {
+            context.attempts.reset(&uid);
+            (Verdict::ready(message), COUNT_EVERY)
+        }
+        Err(problem) => {
+            (Verdict::held_up(problem.clone(), false), context.retry(&uid, &problem).min(Duration::from_mins(1)))
+        }
+    };
+    status.observed_generation = Some(generation);
+    status.conditions = conditions(&old.conditions, &verdict, generation, Timestamp::now());
+    let api: Api<EcrRegistry> = Api::all(context.client.clone());
+    context.statuses.write(&api, &*object, object.status.as_ref(), &status).await?;
+    if let Some(event) = transition(&old.conditions, &verdict) {
+        context.events.tell(&*object, &event).await;
+    }
+    context.metrics.reconciled("EcrRegistry", verdict.reason);
+    Ok(Action::requeue(next))
+}
+
+/// Fills in what was found; the message says as whom.
+async fn look(object: &EcrRegistry, context: &Context, status: &mut EcrRegistryStatus) -> Result<String, Problem> {
+    if is_suspended(object) {
+        return Err(suspended());
+    }
+    let registry = context.registries.resolve(&object.name_any()).await?;
+    status.account_id = Some(registry.account.to_string());
+    status.caller_arn = Some(registry.caller_arn.clone());
+    let kind = if object.spec.endpoint.as_ref().is_some_and(|endpoint| endpoint.fips == Some(true)) {
+        HostKind::Fips
+    } else {
+        HostKind::Classic
+    };
+    status.registry_host =
+        RegistryHost::new(registry.account.clone(), registry.region.clone(), kind).map(|host| host.to_string());
+    status.pull_caller_arn = Some(context.registries.pull_caller(&registry).await?);
+    not_implemented(object)?;
+    Ok(format!("account {} as {}", registry.account, registry.caller_arn))
+}
+
+/// Says so where a field has no behaviour in this version.
+fn not_implemented(object: &EcrRegistry) -> Result<(), Problem> {
+    let spec = &object.spec;
+    let default_policy = spec.defaults.as_ref().is_some_and(|defaults| defaults.repository_policy.is_some());
+    let fields: Vec<_> = [
+        (spec.push.is_some(), "push"),
+        (spec.read_budget_per_hour.is_some(), "readBudgetPerHour"),
+        (default_policy, "defaults.repositoryPolicy"),
+        (
+            spec.pull.as_ref().is_some_and(|pull| pull.scope_tokens == ScopeTokens::Required),
+            "pull.scopeTokens: Required (set Never)",
+        ),
+    ]
+    .into_iter()
+    .filter_map(|(set, field)| set.then_some(field))
+    .collect();
+    if fields.is_empty() {
+        return Ok(());
+    }
+    Err(Problem::new(
+        Reason::NotImplemented,
+        format!("not built in this version: {}; everything else works", fields.join(", ")),
+    ))
+}
+
+/// Whoever depends on it looks again when its spec, its account or its usability is other than it was.
+fn tell_dependants(
+    object: &EcrRegistry,
+    context: &Context,
+    name: &str,
+    status: &EcrRegistryStatus,
+    problem: Option<&Problem>,
+) {
+    let mut hasher = DefaultHasher::new();
+    let annotations = object.annotations();
+    (object.metadata.generation, &status.account_id, &status.caller_arn, &status.pull_caller_arn, annotations)
+        .hash(&mut hasher);
+    problem.map(|problem| (problem.reason, &problem.message)).hash(&mut hasher);
+    if context.registry_seen.is_new(name, hasher.finish()) {
+        // Nobody listening is no error: at start all objects are looked at anyway.
+        let _ = context.registry_changed.send(name.to_owned());
+    }
+}

@@ -1,0 +1,355 @@
+//! Starts everything: the watches, their stores, the three queues, and waits for the end.
+
+use std::fmt::Debug;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::StreamExt;
+use k8s_openapi::api::core::v1::{Namespace, Secret as KubeSecret, ServiceAccount};
+use kube::core::{DeserializeGuard, PartialObjectMeta};
+use kube::runtime::controller::{Action, Config, Controller};
+use kube::runtime::reflector::{ObjectRef, Store};
+use kube::runtime::watcher;
+use kube::{Api, Client, Resource, ResourceExt};
+use serde::de::DeserializeOwned;
+use tokio::sync::{broadcast, mpsc};
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use crate::api::{ClusterEcrPullSecret, EcrPullSecret, EcrRegistry, EcrRepository, OWNER_UID};
+use crate::aws::{SessionOptions, Tokens};
+use crate::cluster::{AccessKeys, Change, Events, Relevant, Statuses, watch};
+use crate::controller::context::{Attempts, Changes, Context, Stores};
+use crate::controller::registries::Registries;
+use crate::controller::triggers::{Dependants, Triggers, ask};
+use crate::controller::{pull_secret, registry, repository};
+use crate::metrics::Metrics;
+use crate::server::Health;
+
+/// Reconciles of one kind under way at once.
+const CONCURRENCY: u16 = 16;
+/// After an error of the API server, which the client has already tried again.
+const AFTER_KUBERNETES_ERROR: Duration = Duration::from_secs(2);
+
+/// What `run` is told on the command line.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// Marks what this cluster owns in AWS; absent: the UID of the kube-system namespace.
+    pub owner_id: Option<String>,
+    /// Where the operator runs: access keys are read here.
+    pub namespace: String,
+    /// This pod, in events.
+    pub instance: String,
+    /// Honour `endpoint.url`.
+    pub allow_endpoint_override: bool,
+    /// How sessions with AWS are made.
+    pub sessions: SessionOptions,
+}
+
+/// Why the operator can't start or go on.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// The API server refused something without which nothing works.
+    #[error("{what}: {error}")]
+    Kubernetes {
+        /// What was asked.
+        what: &'static str,
+        /// Its answer.
+        error: kube::Error,
+    },
+    /// A task ended that never should.
+    #[error("the {0} ended unexpectedly")]
+    Ended(&'static str),
+}
+
+/// Runs until `stop` is cancelled.
+///
+/// # Errors
+/// Where it can't start, or a part of it ends that never should.
+pub async fn run(
+    client: Client,
+    options: Options,
+    metrics: Metrics,
+    health: Health,
+    stop: CancellationToken,
+) -> Result<(), RunError> {
+    let owner_id = match &options.owner_id {
+        Some(id) => id.clone(),
+        None => cluster_id(&client).await?,
+    };
+    tracing::info!(owner_id, namespace = options.namespace, "starting");
+    let mut tasks = JoinSet::new();
+    let (queues, mut inputs) = queues();
+    let (registry_changed, _) = broadcast::channel(1024);
+    let (stores, dependants) = stores(&client, &queues, &registry_changed, &mut tasks);
+    let (key_sender, key_changes) = mpsc::unbounded_channel();
+    let keys = AccessKeys::new(client.clone(), &options.namespace, key_sender);
+    let context = Arc::new(Context {
+        registries: Registries::new(stores.registries.clone(), keys, options.sessions, options.allow_endpoint_override),
+        tokens: Tokens::new(owner_id.clone()),
+        events: Events::new(client.clone(), options.instance),
+        statuses: Statuses::default(),
+        attempts: Attempts::default(),
+        registry_seen: Changes::default(),
+        registry_changed: registry_changed.clone(),
+        stores: stores.clone(),
+        client,
+        owner_id,
+        metrics,
+    });
+
+    tasks.spawn(relay_registries(registry_changed.subscribe(), dependants));
+    tasks.spawn(relay_keys(key_changes, stores.registries.clone(), queues.registries.clone()));
+    let all_read = tokio::select! {
+        () = all_read(&stores) => true,
+        () = stop.cancelled() => false,
+    };
+    if all_read {
+        health.ready();
+        tracing::info!("all objects read, working");
+        let stopped = || stop.clone().cancelled_owned();
+        tasks.spawn(drive(
+            stores.registries,
+            inputs.registries.take(),
+            registry::reconcile,
+            context.clone(),
+            stopped(),
+        ));
+        tasks.spawn(drive(
+            stores.repositories,
+            inputs.repositories.take(),
+            repository::reconcile,
+            context.clone(),
+            stopped(),
+        ));
+        tasks.spawn(drive(
+            stores.pull_secrets,
+            inputs.pull_secrets.take(),
+            pull_secret::reconcile,
+            context.clone(),
+            stopped(),
+        ));
+        tasks.spawn(drive(
+            stores.cluster_pull_secrets,
+            inputs.cluster_pull_secrets.take(),
+            pull_secret::reconcile,
+            context,
+            stopped(),
+        ));
+    }
+    let ended = tokio::select! {
+        () = stop.cancelled() => None,
+        ended = tasks.join_next() => ended,
+    };
+    match ended {
+        None => {
+            // Let what is under way come to its end; nothing new is begun.
+            health.stopping();
+            let _ = tokio::time::timeout(Duration::from_secs(20), drained(&mut tasks)).await;
+            Ok(())
+        }
+        Some(Ok(what)) => Err(RunError::Ended(what)),
+        Some(Err(_)) => Err(RunError::Ended("task, by a panic,")),
+    }
+}
+
+async fn drained(tasks: &mut JoinSet<&'static str>) {
+    while let Some(ended) = tasks.join_next().await {
+        if ended.is_ok_and(|what| what == QUEUE) && tasks.len() <= WATCHES_AND_RELAYS {
+            return;
+        }
+    }
+}
+
+const QUEUE: &str = "queue";
+const WATCHES_AND_RELAYS: usize = 9;
+
+/// An installation is known in AWS by the cluster it runs in, which no user has to name.
+async fn cluster_id(client: &Client) -> Result<String, RunError> {
+    let namespaces: Api<Namespace> = Api::all(client.clone());
+    let system = namespaces.get_metadata("kube-system").await;
+    let system =
+        system.map_err(|error| RunError::Kubernetes { what: "reading the UID of namespace kube-system", error })?;
+    Ok(system.uid().unwrap_or_default())
+}
+
+type Input<K> = Option<mpsc::UnboundedReceiver<ObjectRef<K>>>;
+
+struct Inputs {
+    registries: Input<EcrRegistry>,
+    repositories: Input<EcrRepository>,
+    pull_secrets: Input<EcrPullSecret>,
+    cluster_pull_secrets: Input<ClusterEcrPullSecret>,
+}
+
+fn queues() -> (Triggers, Inputs) {
+    let (registries, a) = mpsc::unbounded_channel();
+    let (repositories, b) = mpsc::unbounded_channel();
+    let (pull_secrets, c) = mpsc::unbounded_channel();
+    let (cluster_pull_secrets, d) = mpsc::unbounded_channel();
+    let inputs =
+        Inputs { registries: Some(a), repositories: Some(b), pull_secrets: Some(c), cluster_pull_secrets: Some(d) };
+    (Triggers { registries, repositories, pull_secrets, cluster_pull_secrets }, inputs)
+}
+
+/// A queue and its workers, until it is stopped.
+async fn drive<K, Work>(
+    store: Store<K>,
+    input: Input<K>,
+    reconcile: impl FnMut(Arc<K>, Arc<Context>) -> Work + Send + 'static,
+    context: Arc<Context>,
+    stop: impl Future<Output = ()> + Send + Sync + 'static,
+) -> &'static str
+where
+    K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + Sync + 'static,
+    Work: Future<Output = Result<Action, kube::Error>> + Send + 'static,
+{
+    let asked = futures::stream::unfold(input, |input| async {
+        let mut input = input?;
+        let next = input.recv().await?;
+        Some((next, Some(input)))
+    });
+    let retry = |object: Arc<K>, error: &kube::Error, _: Arc<Context>| {
+        tracing::warn!(kind = %<K as Resource>::kind(&()), name = object.name_any(), error = crate::cluster::words(error), "the API server failed");
+        Action::requeue(AFTER_KUBERNETES_ERROR)
+    };
+    Controller::for_stream(futures::stream::pending(), store)
+        .with_config(Config::default().concurrency(CONCURRENCY))
+        .reconcile_on(asked)
+        .graceful_shutdown_on(stop)
+        .run(reconcile, retry, context)
+        .for_each(|_| std::future::ready(()))
+        .await;
+    QUEUE
+}
+
+async fn relay_registries(mut changes: broadcast::Receiver<String>, dependants: Dependants) -> &'static str {
+    loop {
+        match changes.recv().await {
+            Ok(name) => dependants.of_registry(&name),
+            Err(broadcast::error::RecvError::Lagged(_)) => dependants.all(),
+            Err(broadcast::error::RecvError::Closed) => return "relay of registry changes",
+        }
+    }
+}
+
+async fn relay_keys(
+    mut changes: mpsc::UnboundedReceiver<String>,
+    registries: Store<EcrRegistry>,
+    queue: mpsc::UnboundedSender<ObjectRef<EcrRegistry>>,
+) -> &'static str {
+    while changes.recv().await.is_some() {
+        ask(&queue, registries.state());
+    }
+    "relay of access key changes"
+}
+
+async fn all_read(stores: &Stores) {
+    let _ = stores.registries.wait_until_ready().await;
+    let _ = stores.repositories.wait_until_ready().await;
+    let _ = stores.pull_secrets.wait_until_ready().await;
+    let _ = stores.cluster_pull_secrets.wait_until_ready().await;
+    let _ = stores.namespaces.wait_until_ready().await;
+    let _ = stores.secrets.wait_until_ready().await;
+    let _ = stores.service_accounts.wait_until_ready().await;
+}
+
+/// The seven watches. What nobody reads is dropped before it is kept.
+fn stores(
+    client: &Client,
+    queues: &Triggers,
+    registry_changed: &broadcast::Sender<String>,
+    tasks: &mut JoinSet<&'static str>,
+) -> (Stores, Dependants) {
+    let all = watcher::Config::default;
+    let gone = registry_changed.clone();
+    let registries =
+        own(client, &queues.registries, tasks, move |object: &EcrRegistry| drop(gone.send(object.name_any())));
+    let repositories = own(client, &queues.repositories, tasks, |_: &EcrRepository| {});
+    let pull_secrets = own(client, &queues.pull_secrets, tasks, |_: &EcrPullSecret| {});
+    let cluster_pull_secrets = own(client, &queues.cluster_pull_secrets, tasks, |_: &ClusterEcrPullSecret| {});
+    let dependants = Dependants {
+        triggers: queues.clone(),
+        repositories: repositories.clone(),
+        pull_secrets: pull_secrets.clone(),
+        cluster_pull_secrets: cluster_pull_secrets.clone(),
+    };
+
+    let ask = dependants.clone();
+    let api: Api<DeserializeGuard<PartialObjectMeta<Namespace>>> = Api::all(client.clone());
+    let (namespaces, task) = watch(api, all(), drop_managed_fields, move |change| match change {
+        Change::Seen(namespace) | Change::Gone(namespace) => ask.of_namespace(namespace),
+        Change::Relisted => ask.all(),
+    });
+    tasks.spawn(named(task, "watch of namespaces"));
+
+    let ask = dependants.clone();
+    let api: Api<DeserializeGuard<PartialObjectMeta<KubeSecret>>> = Api::all(client.clone());
+    // Here managedFields are what is read: they tell who wrote the data, which itself is never read.
+    let (secrets, task) = watch(
+        api,
+        all().labels(OWNER_UID),
+        |_| {},
+        move |change| match change {
+            Change::Seen(secret) | Change::Gone(secret) => ask.of_secret(secret),
+            Change::Relisted => ask.all_pull_secrets(),
+        },
+    );
+    tasks.spawn(named(task, "watch of Secrets"));
+
+    let ask = dependants.clone();
+    let api: Api<DeserializeGuard<ServiceAccount>> = Api::all(client.clone());
+    let (service_accounts, task) = watch(api, all(), drop_managed_fields, move |change| match change {
+        Change::Seen(account) | Change::Gone(account) => ask.of_service_account(account),
+        Change::Relisted => ask.all_pull_secrets(),
+    });
+    tasks.spawn(named(task, "watch of ServiceAccounts"));
+
+    (
+        Stores { registries, repositories, pull_secrets, cluster_pull_secrets, namespaces, secrets, service_accounts },
+        dependants,
+    )
+}
+
+/// The watch of a kind of ours: changes that ask for work go to its queue.
+fn own<K>(
+    client: &Client,
+    queue: &mpsc::UnboundedSender<ObjectRef<K>>,
+    tasks: &mut JoinSet<&'static str>,
+    gone: impl Fn(&K) + Send + 'static,
+) -> Store<K>
+where
+    K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + Sync + 'static,
+{
+    let api: Api<DeserializeGuard<K>> = Api::all(client.clone());
+    let mut relevant = Relevant::default();
+    let (handle, slot) = (queue.clone(), Arc::new(std::sync::OnceLock::<Store<K>>::new()));
+    let known = slot.clone();
+    let (store, task) = watch(api, watcher::Config::default(), drop_managed_fields, move |change| match change {
+        Change::Seen(object) => {
+            if relevant.is_new(object) {
+                ask(&handle, [object]);
+            }
+        }
+        Change::Gone(object) => {
+            relevant.forget(object);
+            gone(object);
+        }
+        Change::Relisted => {
+            let objects = known.get().map(Store::state).unwrap_or_default();
+            ask(&handle, objects.into_iter().filter(|object| relevant.is_new(&**object)));
+        }
+    });
+    let _ = slot.set(store.clone());
+    tasks.spawn(named(task, "watch of our own objects"));
+    store
+}
+
+async fn named(task: impl Future<Output = ()>, name: &'static str) -> &'static str {
+    task.await;
+    name
+}
+
+fn drop_managed_fields<K: Resource>(object: &mut K) {
+    object.meta_mut().managed_fields = None;
+}

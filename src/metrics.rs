@@ -1,0 +1,94 @@
+//! Metrics for Prometheus. Labels are bounded; object names appear on the expiry gauge alone, which alerts need.
+
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use kube::{Resource, ResourceExt};
+use prometheus_client::encoding::{EncodeLabelSet, text::encode};
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::info::Info;
+use prometheus_client::registry::Registry;
+
+use crate::core::reason::Reason;
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Outcome {
+    kind: String,
+    reason: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Object {
+    kind: String,
+    namespace: String,
+    name: String,
+}
+
+/// The metrics of this process.
+#[derive(Debug, Clone)]
+pub struct Metrics {
+    registry: Arc<Registry>,
+    reconciles: Family<Outcome, Counter>,
+    expiry: Family<Object, Gauge>,
+    ready: Gauge,
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        let (reconciles, expiry, ready) = (Family::default(), Family::default(), Gauge::default());
+        let mut registry = Registry::with_prefix("ecr_operator");
+        registry.register(
+            "reconciles",
+            "Passes over an object, by kind and the reason its Ready condition then had",
+            reconciles.clone(),
+        );
+        registry.register(
+            "pull_secret_expiry_timestamp_seconds",
+            "When the first token in the Secrets of a pull secret expires, as Unix time",
+            expiry.clone(),
+        );
+        registry.register("ready", "1 once all objects were read", ready.clone());
+        registry.register("build", "This build", Info::new([("version", env!("CARGO_PKG_VERSION"))]));
+        Self { registry: Arc::new(registry), reconciles, expiry, ready }
+    }
+}
+
+impl Metrics {
+    /// One pass.
+    pub fn reconciled(&self, kind: &str, reason: Reason) {
+        self.reconciles.get_or_create(&Outcome { kind: kind.to_owned(), reason: reason.as_str() }).inc();
+    }
+
+    /// When the Secrets of a pull secret expire.
+    pub fn pull_secret<K: Resource>(&self, kind: &str, object: &K, expires_at: Option<Timestamp>) {
+        if let Some(at) = expires_at {
+            self.expiry.get_or_create(&labels(kind, object)).set(at.as_second());
+        }
+    }
+
+    /// It is gone.
+    pub fn pull_secret_gone<K: Resource>(&self, kind: &str, object: &K) {
+        self.expiry.remove(&labels(kind, object));
+    }
+
+    /// All objects were read.
+    pub fn ready(&self) {
+        self.ready.set(1);
+    }
+
+    /// In the text format of Prometheus.
+    ///
+    /// # Errors
+    /// Where it can't be written.
+    pub fn text(&self) -> Result<String, std::fmt::Error> {
+        let mut text = String::new();
+        encode(&mut text, &self.registry)?;
+        Ok(text)
+    }
+}
+
+fn labels<K: Resource>(kind: &str, object: &K) -> Object {
+    Object { kind: kind.to_owned(), namespace: object.namespace().unwrap_or_default(), name: object.name_any() }
+}
