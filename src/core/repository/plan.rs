@@ -71,7 +71,7 @@ impl Plan {
                 });
             }
             Err(error) => {
-                self.problems.push(Problem::new(Reason::Invalid, format!("spec.{error}, foreign statements included")))
+                self.problems.push(Problem::new(Reason::Invalid, format!("spec.{error}, foreign statements included")));
             }
         }
     }
