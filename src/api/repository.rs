@@ -238,6 +238,9 @@ pub struct EcrRepositoryStatus {
     /// The keys of the AWS tags that the operator set.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub managed_tags: Vec<String>,
+    /// The policies that the spec or the registry's defaults declare: lifecyclePolicy, repositoryPolicy.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub managed_policies: Vec<String>,
     /// What somebody else changed and the operator put right.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub drift: Option<Drift>,

@@ -10,6 +10,7 @@ use crate::aws::error::Kind;
 use crate::aws::identity::{faulty, incomplete};
 use crate::core::lifecycle::LifecycleDocument;
 use crate::core::ownership::Tags;
+use crate::core::policy::PolicyDocument;
 use crate::core::repository::{Creation, Encryption, Mutability, Observed, Reading, Step};
 use crate::core::token::{Life, Secret};
 
@@ -73,6 +74,20 @@ impl Ecr {
         LifecycleDocument::parse(&text).map(Reading::Found).map_err(|error| faulty(CALL, &error.to_string()))
     }
 
+    /// The repository policy.
+    ///
+    /// # Errors
+    /// Where ECR can't be asked, or what it holds is no policy.
+    pub async fn repository_policy(&self, name: &str) -> Result<Reading<PolicyDocument>, AwsError> {
+        const CALL: &str = "ecr:GetRepositoryPolicy";
+        let answer = self.client.get_repository_policy().repository_name(name).send().await;
+        let answer = found(answer.map_err(|error| AwsError::new(CALL, &error)))?;
+        let Some(text) = answer.and_then(|answer| answer.policy_text) else {
+            return Ok(Reading::Absent);
+        };
+        PolicyDocument::parse(&text).map(Reading::Found).map_err(|error| faulty(CALL, &error.to_string()))
+    }
+
     /// The images, for a message: one page of up to 1,000.
     ///
     /// # Errors
@@ -111,7 +126,12 @@ impl Ecr {
             .await
             .map_err(|error| AwsError::new(CALL, &error))?;
         let made = answer.repository().ok_or_else(|| incomplete(CALL, "repository"))?;
-        Ok(Observed { tags: creation.tags.clone(), lifecycle: Reading::Absent, ..observed(CALL, made)? })
+        Ok(Observed {
+            tags: creation.tags.clone(),
+            lifecycle: Reading::Absent,
+            policy: Reading::Absent,
+            ..observed(CALL, made)?
+        })
     }
 
     /// Takes any step but a creation.
@@ -155,6 +175,15 @@ impl Ecr {
                 let request =
                     client.put_lifecycle_policy().repository_name(name).lifecycle_policy_text(document.text());
                 request.send().await.map(drop).map_err(|error| AwsError::new("ecr:PutLifecyclePolicy", &error))
+            }
+            Step::SetRepositoryPolicy { document, .. } => {
+                let request = client.set_repository_policy().repository_name(name).policy_text(document.text());
+                request.send().await.map(drop).map_err(|error| AwsError::new("ecr:SetRepositoryPolicy", &error))
+            }
+            Step::DeleteRepositoryPolicy { .. } => {
+                let request = client.delete_repository_policy().repository_name(name);
+                found(request.send().await.map_err(|error| AwsError::new("ecr:DeleteRepositoryPolicy", &error)))
+                    .map(drop)
             }
             Step::DeleteLifecyclePolicy => {
                 let request = client.delete_lifecycle_policy().repository_name(name);
@@ -218,6 +247,7 @@ fn observed(call: &'static str, repository: &types::Repository) -> Result<Observ
         },
         tags: Tags::new(),
         lifecycle: Reading::Unread,
+        policy: Reading::Unread,
     })
 }
 

@@ -82,11 +82,9 @@ async fn look(object: &EcrRegistry, context: &Context, status: &mut EcrRegistryS
 /// Says so where a field has no behaviour in this version.
 fn not_implemented(object: &EcrRegistry) -> Result<(), Problem> {
     let spec = &object.spec;
-    let default_policy = spec.defaults.as_ref().is_some_and(|defaults| defaults.repository_policy.is_some());
     let fields: Vec<_> = [
         (spec.push.is_some(), "push"),
         (spec.read_budget_per_hour.is_some(), "readBudgetPerHour"),
-        (default_policy, "defaults.repositoryPolicy"),
         (
             spec.pull.as_ref().is_some_and(|pull| pull.scope_tokens == ScopeTokens::Required),
             "pull.scopeTokens: Required (set Never)",

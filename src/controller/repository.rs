@@ -18,6 +18,7 @@ use crate::controller::report::{Report, steps_told, transition};
 use crate::core::access::Access;
 use crate::core::conditions::Verdict;
 use crate::core::ownership::{Claim, Owner, Ownership, ownership};
+use crate::core::policy::WantedPolicy;
 use crate::core::reason::{Problem, Reason};
 use crate::core::repository::{self, Desired, Guard, Observed, Plan, Step, Wanted};
 use crate::core::selector::NamespaceView;
@@ -25,6 +26,11 @@ use crate::core::token::fraction;
 
 /// ECR may deny for so long that it has what it just created.
 const GRACE_AFTER_CREATION: SignedDuration = SignedDuration::from_mins(2);
+
+/// In `status.managedPolicies`.
+const LIFECYCLE: &str = "lifecyclePolicy";
+/// In `status.managedPolicies`.
+const POLICY: &str = "repositoryPolicy";
 
 /// What ends a pass early.
 #[derive(Debug, thiserror::Error)]
@@ -76,14 +82,16 @@ async fn pass(object: &EcrRepository, context: &Context) -> Result<Report, Stop>
 
     let ecr = registry.manager.ecr();
     // One that was never here is created without asking first: ECR itself says if there is one.
+    let had_policy =
+        object.status.as_ref().is_some_and(|status| status.managed_policies.iter().any(|name| name == POLICY));
     let presumed_absent =
         held(object).is_none() && !desired.plan_only && desired.adoption == crate::api::AdoptionPolicy::Deny;
-    let observed = if presumed_absent { None } else { observe(&ecr, &desired).await? };
+    let observed = if presumed_absent { None } else { observe(&ecr, &desired, had_policy).await? };
     visible_by_now(object, observed.as_ref())?;
 
     let outcome = match step_through(object, context, &registry, &ecr, &desired, observed).await? {
         Outcome { failed, .. } if exists_already(&failed) => {
-            let there = observe(&ecr, &desired).await?.ok_or_else(|| {
+            let there = observe(&ecr, &desired, had_policy).await?.ok_or_else(|| {
                 Problem::new(Reason::Transient, format!("repository {} exists and isn't shown yet", desired.name))
             })?;
             step_through(object, context, &registry, &ecr, &desired, Some(there)).await?
@@ -154,7 +162,7 @@ async fn make_durable(object: &EcrRepository, desired: &Desired, context: &Conte
 }
 
 /// What ECR holds of the declared aspects.
-async fn observe(ecr: &Ecr, desired: &Desired) -> Result<Option<Observed>, Problem> {
+async fn observe(ecr: &Ecr, desired: &Desired, had_policy: bool) -> Result<Option<Observed>, Problem> {
     let told = |error: AwsError| error.problem(&desired.arn);
     let name = desired.name.as_str();
     let Some(repository) = ecr.describe(name).await.map_err(told)? else {
@@ -167,7 +175,13 @@ async fn observe(ecr: &Ecr, desired: &Desired) -> Result<Option<Observed>, Probl
         Wanted::Untouched => repository::Reading::Unread,
         _ => ecr.lifecycle_policy(name).await.map_err(told)?,
     };
-    Ok(Some(Observed { tags, lifecycle, ..repository }))
+    // A policy of ours that is no longer declared is taken back; one that never was isn't even read.
+    let policy = if desired.policy == WantedPolicy::Untouched && !had_policy {
+        repository::Reading::Unread
+    } else {
+        ecr.repository_policy(name).await.map_err(told)?
+    };
+    Ok(Some(Observed { tags, lifecycle, policy, ..repository }))
 }
 
 fn visible_by_now(object: &EcrRepository, observed: Option<&Observed>) -> Result<(), Problem> {
@@ -251,6 +265,9 @@ fn told(object: &EcrRepository, registry: &Registry, desired: &Desired, outcome:
     let old = object.status.clone().unwrap_or_default();
     let mut problems = plan.problems.clone();
     problems.extend(plan.blocked.clone());
+    if object.spec.export_to.is_some() {
+        problems.push(Problem::new(Reason::NotImplemented, "exportTo is not built in this version; everything else is done"));
+    }
     problems.extend(failed.iter().map(|(_, error)| error.problem(&desired.arn)));
     let to_do =
         if plan.blocked.is_some() { plan.steps.clone() } else { failed.iter().map(|(step, _)| step.clone()).collect() };
@@ -286,6 +303,14 @@ fn told(object: &EcrRepository, registry: &Registry, desired: &Desired, outcome:
             Step::UntagResource(keys) => keys.clone(),
             _ => Vec::new(),
         });
+        let lifecycle = (desired.lifecycle != Wanted::Untouched).then(|| LIFECYCLE.to_owned());
+        let unset = failed
+            .iter()
+            .any(|(step, _)| matches!(step, Step::SetRepositoryPolicy { .. } | Step::DeleteRepositoryPolicy { .. }));
+        let policy = (desired.policy != WantedPolicy::Untouched
+            || (unset && old.managed_policies.iter().any(|name| name == POLICY)))
+        .then(|| POLICY.to_owned());
+        status.managed_policies = lifecycle.into_iter().chain(policy).collect();
         status.managed_tags = declared.chain(kept).collect::<std::collections::BTreeSet<_>>().into_iter().collect();
     }
     let digest = repository::digest(desired);
@@ -307,6 +332,13 @@ fn told(object: &EcrRepository, registry: &Registry, desired: &Desired, outcome:
                 "the repository was deleted by somebody else, and was created again; its images are lost",
             ),
         );
+    }
+    let dropped = old.managed_policies.iter().any(|name| name == LIFECYCLE) && desired.lifecycle == Wanted::Untouched;
+    if dropped && plan.blocked.is_none() {
+        events.push(What::done(
+            "Released",
+            "lifecyclePolicy is no longer declared; the policy that ECR holds stays as it is",
+        ));
     }
     Report { status: Some(status), problem, events, ready: "the repository is as declared".to_owned() }
 }

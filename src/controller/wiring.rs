@@ -95,7 +95,7 @@ pub async fn run(
         stores: stores.clone(),
         client,
         owner_id,
-        metrics,
+        metrics: metrics.clone(),
     });
 
     tasks.spawn(relay_registries(registry_changed.subscribe(), dependants));
@@ -106,6 +106,7 @@ pub async fn run(
     };
     if all_read {
         health.ready();
+        metrics.ready();
         tracing::info!("all objects read, working");
         let stopped = || stop.clone().cancelled_owned();
         tasks.spawn(drive(

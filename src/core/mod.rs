@@ -10,6 +10,7 @@ pub mod hosts;
 pub mod lifecycle;
 pub mod names;
 pub mod ownership;
+pub mod policy;
 pub mod pull_secret;
 pub mod reason;
 pub mod repository;

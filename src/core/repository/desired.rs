@@ -8,6 +8,7 @@ use crate::core::hosts::repository_arn;
 use crate::core::lifecycle::LifecycleDocument;
 use crate::core::names::{AccountId, Region, RepositoryName};
 use crate::core::ownership::{Owner, TAG_PREFIX, Tags};
+use crate::core::policy::{PolicyDocument, WantedPolicy};
 use crate::core::reason::{Problem, Reason};
 use crate::core::repository::{Encryption, Mutability};
 use crate::core::token::fingerprint;
@@ -62,6 +63,8 @@ pub struct Desired {
     pub encryption_declared: bool,
     /// The lifecycle policy.
     pub lifecycle: Wanted<LifecycleDocument>,
+    /// The repository policy.
+    pub policy: WantedPolicy,
     /// Tags besides ours.
     pub tags: Tags,
     /// What to do with the repository when the CR goes.
@@ -99,6 +102,7 @@ impl Desired {
         let scan = spec.image_scanning_configuration.as_ref().or(defaults.image_scanning_configuration.as_ref());
         let encryption = spec.encryption_configuration.as_ref().or(defaults.encryption_configuration.as_ref());
         let lifecycle = spec.lifecycle_policy.as_ref().or(defaults.lifecycle_policy.as_ref());
+        let policy = spec.repository_policy.as_ref().or(defaults.repository_policy.as_ref());
 
         Ok(Self {
             arn: repository_arn(context.region, context.account, name.as_str()),
@@ -112,6 +116,12 @@ impl Desired {
             }),
             encryption_declared: spec.encryption_configuration.is_some(),
             lifecycle: lifecycle.map_or(Ok(Wanted::Untouched), parse_lifecycle)?,
+            policy: match policy {
+                Some(policy) => {
+                    WantedPolicy::parse(policy, context.region).map_err(|error| invalid(format!("spec.{error}")))?
+                }
+                None => WantedPolicy::Untouched,
+            },
             tags: effective_tags(spec, defaults, context)?,
             deletion: spec.deletion_policy.or(defaults.deletion_policy).unwrap_or(DeletionPolicy::Retain),
             adoption: spec.adoption_policy,
@@ -181,11 +191,18 @@ pub fn digest(desired: &Desired) -> String {
         Wanted::Removed => "removed".to_owned(),
         Wanted::Kept(document) => document.text(),
     };
+    let policy = match &desired.policy {
+        WantedPolicy::Untouched => "untouched".to_owned(),
+        WantedPolicy::Statements { ours, keep_foreign } => {
+            format!("{keep_foreign} {:?}", PolicyDocument::of(ours.clone()).map(|document| document.text()))
+        }
+    };
     let tags: BTreeMap<_, _> = desired.all_tags();
     fingerprint(&[
         &format!("{:?}", desired.mutability.as_ref().map(Mutability::describe)),
         &format!("{:?}", desired.scan_on_push),
         &lifecycle,
+        &policy,
         &format!("{tags:?}"),
     ])
 }

@@ -4,6 +4,7 @@ use jiff::Timestamp;
 
 use crate::core::lifecycle::LifecycleDocument;
 use crate::core::ownership::Tags;
+use crate::core::policy::PolicyDocument;
 
 /// A repository as ECR describes it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -26,6 +27,8 @@ pub struct Observed {
     pub tags: Tags,
     /// The lifecycle policy.
     pub lifecycle: Reading<LifecycleDocument>,
+    /// The repository policy.
+    pub policy: Reading<PolicyDocument>,
 }
 
 /// Something that costs a call of its own to read.

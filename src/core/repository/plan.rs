@@ -3,6 +3,7 @@
 use crate::api::{AdoptionPolicy, DeletionPolicy};
 use crate::core::lifecycle::LifecycleDocument;
 use crate::core::ownership::{Ownership, TAG_PREFIX, Tags};
+use crate::core::policy::{self, PolicyDocument};
 use crate::core::reason::{Problem, Reason};
 use crate::core::repository::{Creation, Desired, Observed, Reading, Step, Wanted};
 
@@ -34,6 +35,7 @@ pub fn plan(desired: &Desired, observed: Option<&Observed>, guard: &Guard<'_>) -
         None => {
             plan.steps.push(Step::Create(creation(desired)));
             plan.steps.extend(lifecycle_step(desired, &Reading::Absent));
+            plan.add_policy(desired, &Reading::Absent);
         }
         Some(observed) => {
             plan.blocked = blocked(desired, &guard.ownership);
@@ -42,6 +44,7 @@ pub fn plan(desired: &Desired, observed: Option<&Observed>, guard: &Guard<'_>) -
             plan.steps.extend(mutability_step(desired, observed));
             plan.steps.extend(scanning_step(desired, observed));
             plan.steps.extend(lifecycle_step(desired, &observed.lifecycle));
+            plan.add_policy(desired, &observed.policy);
         }
     }
     if desired.plan_only && plan.blocked.is_none() && !plan.steps.is_empty() {
@@ -50,6 +53,28 @@ pub fn plan(desired: &Desired, observed: Option<&Observed>, guard: &Guard<'_>) -
         plan.blocked = Some(Problem::new(Reason::PlanPending, message));
     }
     plan
+}
+
+impl Plan {
+    fn add_policy(&mut self, desired: &Desired, there: &Reading<PolicyDocument>) {
+        if *there == Reading::Unread {
+            return;
+        }
+        let there = there.found();
+        match policy::target(&desired.policy, there) {
+            Ok(target) if target.as_ref() == there => {}
+            Ok(target) => {
+                let changes = PolicyDocument::changes(there, target.as_ref());
+                self.steps.push(match target {
+                    Some(document) => Step::SetRepositoryPolicy { document, changes },
+                    None => Step::DeleteRepositoryPolicy { changes },
+                });
+            }
+            Err(error) => {
+                self.problems.push(Problem::new(Reason::Invalid, format!("spec.{error}, foreign statements included")));
+            }
+        }
+    }
 }
 
 fn count(steps: usize) -> String {

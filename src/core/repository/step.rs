@@ -2,6 +2,7 @@
 
 use crate::core::lifecycle::LifecycleDocument;
 use crate::core::ownership::Tags;
+use crate::core::policy::PolicyDocument;
 use crate::core::repository::{Encryption, Mutability};
 
 /// One call that changes something in ECR.
@@ -24,6 +25,18 @@ pub enum Step {
     },
     /// No lifecycle policy.
     DeleteLifecyclePolicy,
+    /// The repository policy, with what changes in words.
+    SetRepositoryPolicy {
+        /// The policy.
+        document: PolicyDocument,
+        /// What changes, statement by statement.
+        changes: Vec<String>,
+    },
+    /// No repository policy.
+    DeleteRepositoryPolicy {
+        /// What goes.
+        changes: Vec<String>,
+    },
     /// Tags that are new or have another value.
     TagResource(Tags),
     /// Tags of ours that are no longer declared.
@@ -54,6 +67,8 @@ impl Step {
             Self::PutImageScanningConfiguration(_) => "PutImageScanningConfiguration",
             Self::PutLifecyclePolicy { .. } => "PutLifecyclePolicy",
             Self::DeleteLifecyclePolicy => "DeleteLifecyclePolicy",
+            Self::SetRepositoryPolicy { .. } => "SetRepositoryPolicy",
+            Self::DeleteRepositoryPolicy { .. } => "DeleteRepositoryPolicy",
             Self::UntagResource(_) => "UntagResource",
         }
     }
@@ -66,7 +81,9 @@ impl Step {
             Self::Claim(tags) => format!("mark the repository as owned by this object; set {}", list(tags)),
             Self::PutImageTagMutability(mutability) => format!("set {}", mutability.describe()),
             Self::PutImageScanningConfiguration(on) => format!("set scanOnPush to {on}"),
-            Self::PutLifecyclePolicy { changes, .. } => changes.join("; "),
+            Self::PutLifecyclePolicy { changes, .. }
+            | Self::SetRepositoryPolicy { changes, .. }
+            | Self::DeleteRepositoryPolicy { changes } => changes.join("; "),
             Self::DeleteLifecyclePolicy => "remove the lifecycle policy".to_owned(),
             Self::TagResource(tags) => format!("set {}", list(tags)),
             Self::UntagResource(keys) => format!("remove {}", keys.join(", ")),

@@ -11,6 +11,7 @@ use crate::core::access::Ceilings;
 use crate::core::lifecycle::LifecycleDocument;
 use crate::core::names::RepositoryName;
 use crate::core::ownership::{Owner, Ownership, Tags};
+use crate::core::policy::{PolicyDocument, Statement, WantedPolicy};
 use crate::core::reason::Reason;
 
 const WIDE: Ceilings = Ceilings { adoption: AdoptionPolicy::TakeOver, deletion: DeletionPolicy::DeleteWithImages };
@@ -29,6 +30,7 @@ fn desired() -> Desired {
         encryption: None,
         encryption_declared: false,
         lifecycle: Wanted::Untouched,
+        policy: WantedPolicy::Untouched,
         tags: Tags::new(),
         deletion: DeletionPolicy::Retain,
         adoption: AdoptionPolicy::Deny,
@@ -56,6 +58,7 @@ fn plain(tags: Tags) -> Observed {
         encryption: Encryption { kind: "AES256".into(), key: None },
         tags,
         lifecycle: Reading::Absent,
+        policy: Reading::Absent,
     }
 }
 
@@ -210,6 +213,8 @@ fn take(step: &Step, there: Option<Observed>) -> Observed {
             Observed { lifecycle: Reading::Found(document.clone()), ..there() }
         }
         Step::DeleteLifecyclePolicy => Observed { lifecycle: Reading::Absent, ..there() },
+        Step::SetRepositoryPolicy { document, .. } => Observed { policy: Reading::Found(document.clone()), ..there() },
+        Step::DeleteRepositoryPolicy { .. } => Observed { policy: Reading::Absent, ..there() },
     }
 }
 
@@ -223,6 +228,26 @@ fn any_mutability() -> impl Strategy<Value = Mutability> {
         Just(Mutability::new("IMMUTABLE", vec![])),
         prop::collection::vec("[a-c]\\*", 1..3)
             .prop_map(|filters| Mutability::new("IMMUTABLE_WITH_EXCLUSION", filters)),
+    ]
+}
+
+fn statement(sid: &str) -> Statement {
+    Statement::new(serde_json::json!({"Sid": sid, "Effect": "Allow", "Principal": "*", "Action": sid})).unwrap()
+}
+
+fn any_wanted_policy() -> impl Strategy<Value = WantedPolicy> {
+    let ours = prop::collection::vec("EcrOperator[a-c]".prop_map(|sid| statement(&sid)), 0..3);
+    prop_oneof![
+        Just(WantedPolicy::Untouched),
+        (ours, any::<bool>()).prop_map(|(ours, keep_foreign)| WantedPolicy::Statements { ours, keep_foreign }),
+    ]
+}
+
+fn any_policy() -> impl Strategy<Value = Reading<PolicyDocument>> {
+    let statements = prop::collection::vec("(EcrOperator|theirs)[a-c]".prop_map(|sid| statement(&sid)), 1..4);
+    prop_oneof![
+        Just(Reading::Absent),
+        statements.prop_map(|statements| Reading::Found(PolicyDocument::of(statements).unwrap())),
     ]
 }
 
@@ -245,10 +270,10 @@ fn any_desired() -> impl Strategy<Value = Desired> {
 
 fn any_observed() -> impl Strategy<Value = Option<Observed>> {
     let lifecycle = prop_oneof![Just(Reading::Absent), (1u8..4).prop_map(|days| Reading::Found(lifecycle(days)))];
-    prop::option::of((any_mutability(), any::<bool>(), lifecycle, any_tags(), any::<bool>()).prop_map(
-        |(mutability, scan_on_push, lifecycle, mut tags, marked)| {
+    prop::option::of((any_mutability(), any::<bool>(), lifecycle, any_policy(), any_tags(), any::<bool>()).prop_map(
+        |(mutability, scan_on_push, lifecycle, policy, mut tags, marked)| {
             tags.extend(if marked { owner().tags() } else { BTreeMap::new() });
-            Observed { mutability, scan_on_push, lifecycle, ..plain(tags) }
+            Observed { mutability, scan_on_push, lifecycle, policy, ..plain(tags) }
         },
     ))
 }
@@ -302,6 +327,15 @@ proptest! {
             for step in plan(&desired, Some(&there), &ours()).steps {
                 prop_assert!(!matches!(step, Step::UntagResource(_)), "no key was ever ours");
                 prop_assert!(step != Step::DeleteLifecyclePolicy || desired.lifecycle == Wanted::Removed);
+                let removes_foreign = matches!(&desired.policy, WantedPolicy::Statements { keep_foreign: false, .. });
+                let foreign = |document: &PolicyDocument| document.statements().iter().filter(|it| !it.is_ours()).cloned().collect::<Vec<_>>();
+                match (&step, there.policy.found()) {
+                    (Step::SetRepositoryPolicy { document, .. }, Some(before)) => {
+                        prop_assert!(removes_foreign || foreign(document) == foreign(before));
+                    }
+                    (Step::DeleteRepositoryPolicy { .. }, Some(before)) => prop_assert!(removes_foreign || foreign(before).is_empty()),
+                    _ => {}
+                }
             }
         }
     }

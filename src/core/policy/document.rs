@@ -1,0 +1,362 @@
+//! A policy as a list of statements. Two that mean the same are equal: the order of statements, principals, actions and
+//! values, a string or a list of one, the case of actions and condition keys, and how an account is spelled mean nothing.
+//!
+//! Source: "IAM JSON policy elements reference" in the IAM user guide.
+
+use std::collections::BTreeMap;
+
+use serde_json::{Map, Value, json};
+
+use crate::api::SID_PREFIX;
+
+/// The longest policy that ECR takes, in characters (service model, `RepositoryPolicyText`).
+pub const MOST_CHARACTERS: usize = 10_240;
+const VERSION: &str = "2012-10-17";
+
+/// Why a text is no policy.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum PolicyError {
+    /// Not JSON.
+    #[error("repositoryPolicy is not valid JSON: {0}")]
+    Json(String),
+    /// JSON of another shape.
+    #[error("repositoryPolicy must be an object with `Statement`, one object or a list of them, each with `Effect`")]
+    Shape,
+    /// Longer than ECR takes.
+    #[error("repositoryPolicy has {0} characters as JSON; ECR takes {MOST_CHARACTERS} at most")]
+    TooLong(usize),
+}
+
+/// One statement.
+#[derive(Debug, Clone)]
+pub struct Statement {
+    /// As it is written.
+    value: Value,
+    /// In the one spelling that all of its meaning share.
+    meaning: Value,
+}
+
+impl PartialEq for Statement {
+    fn eq(&self, other: &Self) -> bool {
+        self.meaning == other.meaning
+    }
+}
+
+impl Eq for Statement {}
+
+/// A policy.
+#[derive(Debug, Clone)]
+pub struct PolicyDocument {
+    version: String,
+    statements: Vec<Statement>,
+}
+
+impl PartialEq for PolicyDocument {
+    fn eq(&self, other: &Self) -> bool {
+        self.meanings() == other.meanings() && (self.version == other.version || !self.has_variables())
+    }
+}
+
+impl Eq for PolicyDocument {}
+
+impl Statement {
+    /// Reads a statement.
+    ///
+    /// # Errors
+    /// Where it isn't an object with an `Effect`.
+    pub fn new(value: Value) -> Result<Self, PolicyError> {
+        let object = value.as_object().filter(|object| object.get("Effect").is_some_and(Value::is_string));
+        let meaning = meaning(object.ok_or(PolicyError::Shape)?);
+        Ok(Self { value, meaning })
+    }
+
+    /// Whether the operator wrote it: by the prefix of its `Sid`.
+    #[must_use]
+    pub fn is_ours(&self) -> bool {
+        self.sid().is_some_and(|sid| sid.starts_with(SID_PREFIX))
+    }
+
+    fn sid(&self) -> Option<&str> {
+        self.value.get("Sid").and_then(Value::as_str)
+    }
+
+    /// `Allow ecr:BatchGetImage, … to 210987654321`
+    #[must_use]
+    pub fn describe(&self) -> String {
+        let list = |key: &str| match self.meaning.get(key) {
+            Some(Value::Array(items)) => items.iter().filter_map(Value::as_str).collect::<Vec<_>>().join(", "),
+            Some(Value::Object(kinds)) => kinds
+                .values()
+                .filter_map(Value::as_array)
+                .flatten()
+                .filter_map(Value::as_str)
+                .collect::<Vec<_>>()
+                .join(", "),
+            _ => String::new(),
+        };
+        let effect = self.meaning.get("Effect").and_then(Value::as_str).unwrap_or_default();
+        let actions = [list("Action"), list("NotAction")].concat();
+        let principals = [list("Principal"), list("NotPrincipal")].concat();
+        let conditions =
+            self.meaning.get("Condition").map(|condition| format!(" where {condition}")).unwrap_or_default();
+        format!("{effect} {actions} to {principals}{conditions}")
+    }
+}
+
+impl PolicyDocument {
+    /// Reads a policy.
+    ///
+    /// # Errors
+    /// Where it is none, or too long.
+    pub fn parse(text: &str) -> Result<Self, PolicyError> {
+        let value: Value = serde_json::from_str(text).map_err(|error| PolicyError::Json(error.to_string()))?;
+        let length = text.chars().count();
+        if length > MOST_CHARACTERS {
+            return Err(PolicyError::TooLong(length));
+        }
+        let version = value.get("Version").and_then(Value::as_str).unwrap_or("2008-10-17").to_owned();
+        let statements = match value.get("Statement") {
+            Some(Value::Array(list)) => list.clone(),
+            Some(one @ Value::Object(_)) => vec![one.clone()],
+            _ => return Err(PolicyError::Shape),
+        };
+        let statements = statements.into_iter().map(Statement::new).collect::<Result<_, _>>()?;
+        Ok(Self { version, statements })
+    }
+
+    /// Of these statements.
+    ///
+    /// # Errors
+    /// [`PolicyError::TooLong`], with the number.
+    pub fn of(statements: Vec<Statement>) -> Result<Self, PolicyError> {
+        let document = Self { version: VERSION.to_owned(), statements };
+        let length = document.text().chars().count();
+        if length > MOST_CHARACTERS { Err(PolicyError::TooLong(length)) } else { Ok(document) }
+    }
+
+    /// Its statements.
+    #[must_use]
+    pub fn statements(&self) -> &[Statement] {
+        &self.statements
+    }
+
+    /// As sent to ECR.
+    #[must_use]
+    pub fn text(&self) -> String {
+        let statements: Vec<_> = self.statements.iter().map(|statement| &statement.value).collect();
+        json!({"Version": self.version, "Statement": statements}).to_string()
+    }
+
+    /// What changes from `old` to `new`, statement by statement, in words.
+    #[must_use]
+    pub fn changes(old: Option<&Self>, new: Option<&Self>) -> Vec<String> {
+        let all = |document: Option<&Self>| document.map(|document| document.statements.clone()).unwrap_or_default();
+        let (old, new) = (all(old), all(new));
+        let told = |word: &str, these: &[Statement], those: &[Statement]| -> Vec<String> {
+            these
+                .iter()
+                .filter(|statement| !those.contains(statement))
+                .map(|statement| format!("{word} statement: {}", statement.describe()))
+                .collect()
+        };
+        [told("add", &new, &old), told("remove", &old, &new)].concat()
+    }
+
+    fn meanings(&self) -> Vec<String> {
+        let mut meanings: Vec<_> = self.statements.iter().map(|statement| statement.meaning.to_string()).collect();
+        meanings.sort();
+        meanings.dedup();
+        meanings
+    }
+
+    /// Policy variables are read as such from version 2012-10-17 on.
+    fn has_variables(&self) -> bool {
+        self.statements.iter().any(|statement| statement.meaning.to_string().contains("${"))
+    }
+}
+
+fn meaning(statement: &Map<String, Value>) -> Value {
+    let member = |(key, value): (&String, &Value)| {
+        let value = match key.as_str() {
+            "Sid" => {
+                return value
+                    .as_str()
+                    .filter(|sid| !sid.starts_with(SID_PREFIX) && !sid.is_empty())
+                    .map(|_| (key.clone(), value.clone()));
+            }
+            "Principal" | "NotPrincipal" => principals(value),
+            "Action" | "NotAction" => sorted(strings(value).map(|action| action.to_ascii_lowercase())),
+            "Resource" | "NotResource" => sorted(strings(value)),
+            "Condition" => condition(value)?,
+            _ => value.clone(),
+        };
+        Some((key.clone(), value))
+    };
+    Value::Object(statement.iter().filter_map(member).collect())
+}
+
+/// `"*"` is `{"AWS": "*"}`, and an account's number is its root.
+fn principals(value: &Value) -> Value {
+    let Value::Object(kinds) = value else {
+        return json!({"AWS": sorted(strings(value))});
+    };
+    kinds
+        .iter()
+        .map(|(kind, value)| (kind.clone(), sorted(strings(value).map(root_as_number))))
+        .collect::<Map<_, _>>()
+        .into()
+}
+
+fn root_as_number(principal: String) -> String {
+    let account = principal
+        .strip_suffix(":root")
+        .and_then(|arn| arn.rsplit_once(":iam::"))
+        .map(|(_, account)| account.to_owned());
+    account.unwrap_or(principal)
+}
+
+/// Operators and keys don't care for case; values are lists of strings, numbers and booleans included.
+fn condition(value: &Value) -> Option<Value> {
+    let operators = value.as_object().filter(|operators| !operators.is_empty())?;
+    let keys = |keys: &Value| -> Value {
+        let keys = keys.as_object().into_iter().flatten();
+        keys.map(|(key, values)| (key.to_ascii_lowercase(), sorted(strings(values))))
+            .collect::<BTreeMap<_, _>>()
+            .into_iter()
+            .collect::<Map<_, _>>()
+            .into()
+    };
+    Some(
+        operators
+            .iter()
+            .map(|(operator, value)| (operator.to_ascii_lowercase(), keys(value)))
+            .collect::<Map<_, _>>()
+            .into(),
+    )
+}
+
+fn strings(value: &Value) -> impl Iterator<Item = String> {
+    let items = match value {
+        Value::Array(items) => items.clone(),
+        one => vec![one.clone()],
+    };
+    items.into_iter().map(|item| match item {
+        Value::String(text) => text,
+        other => other.to_string(),
+    })
+}
+
+fn sorted(items: impl Iterator<Item = String>) -> Value {
+    let items: std::collections::BTreeSet<_> = items.collect();
+    items.into_iter().collect::<Vec<_>>().into()
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn policy(statement: &str) -> PolicyDocument {
+        PolicyDocument::parse(&format!(r#"{{"Version":"2012-10-17","Statement":{statement}}}"#)).unwrap()
+    }
+
+    #[test]
+    fn spellings_of_one_meaning_are_equal() {
+        for (one, other) in [
+            (
+                r#"[{"Effect":"Allow","Principal":"*","Action":"ecr:X"}]"#,
+                r#"{"Action":["ECR:x"],"Principal":{"AWS":["*"]},"Effect":"Allow"}"#,
+            ),
+            (
+                r#"{"Effect":"Allow","Principal":{"AWS":["arn:aws:iam::123456789012:root","arn:aws:iam::123456789012:role/a"]},"Action":["ecr:A","ecr:B"]}"#,
+                r#"{"Effect":"Allow","Principal":{"AWS":["arn:aws:iam::123456789012:role/a","123456789012"]},"Action":["ecr:B","ecr:A"]}"#,
+            ),
+            (
+                r#"{"Effect":"Deny","Principal":"*","Action":"ecr:*","Condition":{"Bool":{"aws:SecureTransport":false},"NumericLessThan":{"a:B":5}}}"#,
+                r#"{"Effect":"Deny","Principal":"*","Action":"ecr:*","Condition":{"numericlessthan":{"A:b":["5"]},"Bool":{"aws:securetransport":"false"}}}"#,
+            ),
+            (
+                r#"{"Sid":"EcrOperatorPull1","Effect":"Allow","Principal":"*","Action":"a:b"}"#,
+                r#"{"Sid":"EcrOperatorPull7","Effect":"Allow","Principal":"*","Action":"a:b"}"#,
+            ),
+        ] {
+            assert_eq!(policy(one), policy(other), "{one}");
+        }
+    }
+
+    #[test]
+    fn different_meanings_differ() {
+        let base = r#"{"Effect":"Allow","Principal":{"AWS":"123456789012"},"Action":"ecr:A"}"#;
+        for other in [
+            r#"{"Effect":"Deny","Principal":{"AWS":"123456789012"},"Action":"ecr:A"}"#,
+            r#"{"Effect":"Allow","Principal":{"Service":"123456789012"},"Action":"ecr:A"}"#,
+            r#"{"Effect":"Allow","NotPrincipal":{"AWS":"123456789012"},"Action":"ecr:A"}"#,
+            r#"{"Effect":"Allow","Principal":{"AWS":"123456789012"},"NotAction":"ecr:A"}"#,
+            r#"{"Sid":"theirs","Effect":"Allow","Principal":{"AWS":"123456789012"},"Action":"ecr:A"}"#,
+            r#"{"Effect":"Allow","Principal":{"AWS":"123456789012"},"Action":"ecr:A","Condition":{"Bool":{"a:b":true}}}"#,
+        ] {
+            assert_ne!(policy(base), policy(other), "{other}");
+        }
+    }
+
+    #[test]
+    fn the_version_matters_only_where_there_are_variables() {
+        let of = |version: &str, action: &str| {
+            PolicyDocument::parse(&format!(
+                r#"{{"Version":"{version}","Statement":{{"Effect":"Allow","Principal":"*","Action":"{action}"}}}}"#
+            ))
+            .unwrap()
+        };
+        assert_eq!(of("2012-10-17", "a:b"), of("2008-10-17", "a:b"));
+        assert_ne!(of("2012-10-17", "${x}"), of("2008-10-17", "${x}"));
+    }
+
+    #[test]
+    fn nonsense_is_refused_by_name_and_length_by_number() {
+        assert!(matches!(PolicyDocument::parse("{"), Err(PolicyError::Json(_))));
+        for bad in ["[]", "{}", r#"{"Statement":"x"}"#, r#"{"Statement":[{}]}"#] {
+            assert_eq!(PolicyDocument::parse(bad), Err(PolicyError::Shape), "{bad}");
+        }
+        let base = r#"{"Statement":{"Effect":"Allow","Principal":"*","Action":"a:b"}}"#;
+        let padded = |length: usize| format!("{base}{}", " ".repeat(length - base.len()));
+        assert!(PolicyDocument::parse(&padded(MOST_CHARACTERS)).is_ok());
+        assert_eq!(PolicyDocument::parse(&padded(MOST_CHARACTERS + 1)), Err(PolicyError::TooLong(MOST_CHARACTERS + 1)));
+    }
+
+    #[test]
+    fn changes_are_told_statement_by_statement() {
+        let old = policy(r#"{"Effect":"Allow","Principal":{"AWS":"123456789012"},"Action":"ecr:A"}"#);
+        let new = policy(r#"{"Effect":"Allow","Principal":{"AWS":"210987654321"},"Action":"ecr:A"}"#);
+        assert_eq!(
+            PolicyDocument::changes(Some(&old), Some(&new)),
+            ["add statement: Allow ecr:a to 210987654321", "remove statement: Allow ecr:a to 123456789012"]
+        );
+    }
+
+    fn any_statement() -> impl Strategy<Value = Value> {
+        (prop::sample::select(vec!["Allow", "Deny"]), prop::collection::vec("[0-9]{12}", 1..4), prop::collection::vec("ecr:[A-C]", 1..4))
+            .prop_map(|(effect, principals, actions)| json!({"Effect": effect, "Principal": {"AWS": principals}, "Action": actions}))
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_written_is_read_back(statements in prop::collection::vec(any_statement(), 1..5)) {
+            let document = PolicyDocument::of(statements.into_iter().map(|value| Statement::new(value).unwrap()).collect()).unwrap();
+            prop_assert_eq!(PolicyDocument::parse(&document.text()).unwrap(), document);
+        }
+
+        #[test]
+        fn order_means_nothing(mut statements in prop::collection::vec(any_statement(), 1..5)) {
+            let of = |statements: &[Value]| PolicyDocument::of(statements.iter().map(|value| Statement::new(value.clone()).unwrap()).collect()).unwrap();
+            let forth = of(&statements);
+            statements.reverse();
+            for statement in &mut statements {
+                for pointer in ["/Principal/AWS", "/Action"] {
+                    statement.pointer_mut(pointer).unwrap().as_array_mut().unwrap().reverse();
+                }
+            }
+            prop_assert_eq!(forth, of(&statements));
+        }
+    }
+}

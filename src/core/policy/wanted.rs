@@ -1,0 +1,134 @@
+//! What a spec says of the repository policy, and the policy that ECR is to hold for it.
+
+use serde_json::Value;
+
+use crate::api::{ForeignStatements, RepositoryPolicy, SID_PREFIX};
+use crate::core::hosts::Partition;
+use crate::core::names::Region;
+use crate::core::policy::grants::statements;
+use crate::core::policy::{PolicyDocument, PolicyError, Statement};
+
+/// What is declared of the policy.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum WantedPolicy {
+    /// Nothing, and nothing of ours is to stay.
+    Untouched,
+    /// These statements are ours; what else there is stays or goes.
+    Statements {
+        /// Each with our `Sid` prefix.
+        ours: Vec<Statement>,
+        /// Whether statements of others stay.
+        keep_foreign: bool,
+    },
+}
+
+impl WantedPolicy {
+    /// Parses it.
+    ///
+    /// # Errors
+    /// Where it is no policy, or too long.
+    pub fn parse(policy: &RepositoryPolicy, region: &Region) -> Result<Self, PolicyError> {
+        if let Some(text) = &policy.policy_text {
+            let keep_foreign = policy.foreign_statements == Some(ForeignStatements::Keep);
+            return Ok(Self::Statements { ours: PolicyDocument::parse(text)?.statements().to_vec(), keep_foreign });
+        }
+        let partition = Partition::of(region).id;
+        let granted = policy
+            .grants
+            .iter()
+            .flatten()
+            .enumerate()
+            .flat_map(|(at, grant)| statements(grant, at + 1, partition, region));
+        let stated = policy.statements.iter().flatten().enumerate().map(|(at, statement)| {
+            let value = serde_json::to_value(statement).unwrap_or_default();
+            with_our_sid(value, at + 1)
+        });
+        let ours = granted.chain(stated).map(Statement::new).collect::<Result<Vec<_>, _>>()?;
+        let keep_foreign = policy.foreign_statements != Some(ForeignStatements::Remove);
+        PolicyDocument::of(ours.clone())?;
+        Ok(Self::Statements { ours, keep_foreign })
+    }
+}
+
+/// A statement of the spec is ours: its `Sid` says so, and keeps what the user called it.
+fn with_our_sid(mut statement: Value, number: usize) -> Value {
+    if let Some(object) = statement.as_object_mut() {
+        let own = object.get("Sid").and_then(Value::as_str).map_or_else(|| format!("Statement{number}"), str::to_owned);
+        let sid = if own.starts_with(SID_PREFIX) { own } else { format!("{SID_PREFIX}{own}") };
+        object.insert("Sid".to_owned(), Value::String(sid));
+    }
+    statement
+}
+
+/// The policy that ECR is to hold, given the one it holds: `None` stands for none.
+///
+/// # Errors
+/// [`PolicyError::TooLong`] where ours and the foreign ones together are.
+pub fn target(wanted: &WantedPolicy, there: Option<&PolicyDocument>) -> Result<Option<PolicyDocument>, PolicyError> {
+    let there = there.map(PolicyDocument::statements).unwrap_or_default();
+    let (ours, keep_foreign) = match wanted {
+        WantedPolicy::Untouched => (&[][..], true),
+        WantedPolicy::Statements { ours, keep_foreign } => (ours.as_slice(), *keep_foreign),
+    };
+    let foreign = there.iter().filter(|statement| keep_foreign && !statement.is_ours() && !ours.contains(statement));
+    let all: Vec<_> = foreign.chain(ours).cloned().collect();
+    if all.is_empty() { Ok(None) } else { PolicyDocument::of(all).map(Some) }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn statement(sid: &str, action: &str) -> Statement {
+        Statement::new(json!({"Sid": sid, "Effect": "Allow", "Principal": "*", "Action": action})).unwrap()
+    }
+
+    fn document(statements: &[Statement]) -> PolicyDocument {
+        PolicyDocument::of(statements.to_vec()).unwrap()
+    }
+
+    fn wanted(ours: &[Statement], keep_foreign: bool) -> WantedPolicy {
+        WantedPolicy::Statements { ours: ours.to_vec(), keep_foreign }
+    }
+
+    #[test]
+    fn foreign_statements_stay_or_go_as_declared() {
+        let (ours, old, theirs) =
+            (statement("EcrOperatorA", "a:a"), statement("EcrOperatorB", "b:b"), statement("theirs", "c:c"));
+        let there = document(&[old, theirs.clone()]);
+        assert_eq!(
+            target(&wanted(&[ours.clone()], true), Some(&there)).unwrap(),
+            Some(document(&[theirs.clone(), ours.clone()]))
+        );
+        assert_eq!(target(&wanted(&[ours.clone()], false), Some(&there)).unwrap(), Some(document(&[ours])));
+        assert_eq!(target(&wanted(&[], true), Some(&there)).unwrap(), Some(document(&[theirs])));
+        assert_eq!(target(&wanted(&[], false), Some(&there)).unwrap(), None);
+    }
+
+    #[test]
+    fn a_block_that_goes_takes_ours_along() {
+        let (old, theirs) = (statement("EcrOperatorB", "b:b"), statement("theirs", "c:c"));
+        assert_eq!(
+            target(&WantedPolicy::Untouched, Some(&document(&[old.clone(), theirs.clone()]))).unwrap(),
+            Some(document(&[theirs]))
+        );
+        assert_eq!(target(&WantedPolicy::Untouched, Some(&document(&[old]))).unwrap(), None);
+    }
+
+    #[test]
+    fn a_users_sid_is_kept_behind_our_prefix() {
+        let region = Region::parse("eu-west-1").unwrap();
+        let policy = serde_json::from_value(json!({"statements": [
+            {"Sid": "Scan", "Effect": "Allow", "Principal": "*", "Action": "ecr:DescribeImages"},
+            {"Effect": "Deny", "Principal": "*", "Action": "ecr:PutImage"},
+        ]}))
+        .unwrap();
+        let WantedPolicy::Statements { ours, keep_foreign } = WantedPolicy::parse(&policy, &region).unwrap() else {
+            panic!()
+        };
+        assert!(keep_foreign && ours.iter().all(Statement::is_ours));
+        assert!(document(&ours).text().contains("EcrOperatorScan"));
+    }
+}

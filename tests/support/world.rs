@@ -1,0 +1,284 @@
+//! A world for one test: a namespace, an account in a local ECR of its own, and an `EcrRegistry` that leads there.
+
+use std::fmt::Debug;
+use std::future::Future;
+use std::time::Duration;
+
+use ecr_operator::api::{EcrPullSecret, EcrRegistry, EcrRepository};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use kube::api::{Api, DeleteParams, ListParams, Patch, PatchParams};
+use kube::core::NamespaceResourceScope;
+use kube::runtime::wait::await_condition;
+use kube::{Client, Resource, ResourceExt as _};
+use local_ecr::{Config, LocalEcr, RepositorySnapshot};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use serde_json::{Value, json};
+
+use super::cluster::Cluster;
+use super::operator::{NAMESPACE, Operator};
+
+/// For anything that the operator does.
+pub const PATIENCE: Duration = Duration::from_secs(30);
+/// The account of every local ECR.
+pub const ACCOUNT: &str = "123456789012";
+/// Its Region.
+pub const REGION: &str = "eu-west-1";
+
+/// Everything one test needs, apart from all others.
+pub struct World {
+    /// As the cluster's administrator.
+    pub client: Client,
+    /// AWS.
+    pub ecr: LocalEcr,
+    /// A namespace with no object in it.
+    pub namespace: String,
+    /// The name of the `EcrRegistry`, and of the Secret with its access key.
+    pub registry: String,
+    pub cluster: &'static Cluster,
+}
+
+impl World {
+    /// With the operator that all tests share.
+    pub async fn new(name: &str) -> Self {
+        let world = Self::without_registry(name, Config::default()).await;
+        world.register(json!({})).await;
+        world
+    }
+
+    /// The same, with the registry still to be made.
+    pub async fn without_registry(name: &str, config: Config) -> Self {
+        let cluster = Cluster::shared().await;
+        Operator::shared().await;
+        let namespace = cluster.namespace(name).await;
+        let client = cluster.client().await;
+        let access_key = json!({"accessKeyId": config.access_key, "secretAccessKey": config.secret_key});
+        let world = Self { client, ecr: LocalEcr::start(config).await.unwrap(), registry: namespace.clone(), namespace, cluster };
+        world.apply(&json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": world.registry, "namespace": NAMESPACE}, "stringData": access_key})).await;
+        world
+    }
+
+    /// Makes or changes the registry: this over what every test needs.
+    pub async fn register(&self, spec: Value) {
+        self.registry_at(&self.ecr.url(), spec).await;
+    }
+
+    /// The same, with another endpoint.
+    pub async fn registry_at(&self, url: &str, over: Value) {
+        let mut spec = json!({
+            "region": REGION,
+            "endpoint": {"url": url},
+            "identity": {"accessKey": {"secretName": self.registry}},
+            "pull": {"scopeTokens": "Never"},
+            "driftInterval": "1h",
+            "allow": [{"namespaces": {}, "manage": ["*"], "pull": ["*"], "maxAdoption": "TakeOver", "maxDeletion": "DeleteWithImages"}],
+        });
+        merge(&mut spec, over);
+        self.apply(&json!({"apiVersion": "ecr-operator.dev/v1alpha1", "kind": "EcrRegistry", "metadata": {"name": self.registry}, "spec": spec})).await;
+    }
+
+    /// Makes or changes an `EcrRepository`: its spec, but for the registry.
+    pub async fn repository(&self, name: &str, spec: Value) {
+        self.repository_in(&self.namespace, name, spec).await;
+    }
+
+    /// The same in another namespace.
+    pub async fn repository_in(&self, namespace: &str, name: &str, mut spec: Value) {
+        merge(&mut spec, json!({"registryRef": {"name": self.registry}}));
+        let object = json!({"apiVersion": "ecr-operator.dev/v1alpha1", "kind": "EcrRepository", "metadata": {"name": name, "namespace": namespace}, "spec": spec});
+        self.apply(&object).await;
+    }
+
+    /// Makes or changes an `EcrPullSecret`.
+    pub async fn pull_secret(&self, name: &str, mut spec: Value) {
+        merge(&mut spec, json!({"registries": [{"registryRef": {"name": self.registry}}]}));
+        let object = json!({"apiVersion": "ecr-operator.dev/v1alpha1", "kind": "EcrPullSecret", "metadata": {"name": name, "namespace": self.namespace}, "spec": spec});
+        self.apply(&object).await;
+    }
+
+    /// Makes or changes a `ClusterEcrPullSecret` that selects namespaces by the label of this world.
+    pub async fn cluster_pull_secret(&self, name: &str, mut spec: Value) {
+        merge(
+            &mut spec,
+            json!({"registries": [{"registryRef": {"name": self.registry}}], "namespaceSelector": {"matchLabels": {"world": self.namespace}}}),
+        );
+        let object = json!({"apiVersion": "ecr-operator.dev/v1alpha1", "kind": "ClusterEcrPullSecret", "metadata": {"name": name}, "spec": spec});
+        self.apply(&object).await;
+    }
+
+    /// Makes or changes a namespace with the label of this world.
+    pub async fn selected_namespace(&self, suffix: &str) -> String {
+        let name = format!("{}-{suffix}", self.namespace);
+        self.apply(&json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": {"world": self.namespace}}})).await;
+        name
+    }
+
+    /// Server-side apply, as GitOps tools do it.
+    pub async fn apply(&self, object: &Value) {
+        let object: kube::core::DynamicObject = serde_json::from_value(object.clone()).unwrap();
+        let types = object.types.clone().unwrap();
+        let kind = kube::core::ApiResource::from_gvk(&kube::core::GroupVersionKind::try_from(&types).unwrap());
+        let kind = kube::core::ApiResource { plural: plural(&types.kind), ..kind };
+        let api: Api<kube::core::DynamicObject> = match &object.metadata.namespace {
+            Some(namespace) => Api::namespaced_with(self.client.clone(), namespace, &kind),
+            None => Api::all_with(self.client.clone(), &kind),
+        };
+        let params = PatchParams::apply("e2e").force();
+        api.patch(&object.name_any(), &params, &Patch::Apply(&object)).await.unwrap_or_else(|error| panic!("{error}: {object:?}"));
+    }
+
+    /// Objects of a kind in this world's namespace.
+    pub fn api<K>(&self) -> Api<K>
+    where
+        K: Resource<DynamicType = (), Scope = NamespaceResourceScope>,
+    {
+        Api::namespaced(self.client.clone(), &self.namespace)
+    }
+
+    /// Waits until the object is as `wanted`.
+    pub async fn until<K>(&self, api: &Api<K>, name: &str, what: &str, wanted: impl Fn(&K) -> bool + Send) -> K
+    where
+        K: Resource + Clone + Debug + DeserializeOwned + Serialize + Send + Sync + 'static,
+    {
+        let reached = await_condition(api.clone(), name, |object: Option<&K>| object.is_some_and(&wanted));
+        match tokio::time::timeout(PATIENCE, reached).await {
+            Ok(found) => found.unwrap().unwrap(),
+            Err(_) => {
+                let object = api.get_opt(name).await.unwrap();
+                panic!("{name} never was {what}; it is:\n{}\nAWS was asked:\n{}", serde_json::to_string_pretty(&object).unwrap(), self.asked())
+            }
+        }
+    }
+
+    /// Waits until the repository object's Ready says this.
+    pub async fn repository_says(&self, name: &str, status: &str, reason: &str) -> EcrRepository {
+        self.repository_in_says(&self.namespace, name, status, reason).await
+    }
+
+    /// The same in another namespace.
+    pub async fn repository_in_says(&self, namespace: &str, name: &str, status: &str, reason: &str) -> EcrRepository {
+        let api: Api<EcrRepository> = Api::namespaced(self.client.clone(), namespace);
+        let says = |object: &EcrRepository| {
+            let conditions = object.status.as_ref().map(|status| status.conditions.as_slice()).unwrap_or_default();
+            ready_is(conditions, object.metadata.generation, status, reason)
+        };
+        self.until(&api, name, &format!("Ready={status} {reason}"), says).await
+    }
+
+    /// Waits until the pull secret's Ready says this.
+    pub async fn pull_secret_says(&self, name: &str, status: &str, reason: &str) -> EcrPullSecret {
+        let says = |object: &EcrPullSecret| {
+            let conditions = object.status.as_ref().map(|status| status.conditions.as_slice()).unwrap_or_default();
+            ready_is(conditions, object.metadata.generation, status, reason)
+        };
+        self.until(&self.api(), name, &format!("Ready={status} {reason}"), says).await
+    }
+
+    /// Waits until the registry's Ready says this.
+    pub async fn registry_says(&self, status: &str, reason: &str) -> EcrRegistry {
+        let api: Api<EcrRegistry> = Api::all(self.client.clone());
+        let says = |object: &EcrRegistry| {
+            let conditions = object.status.as_ref().map(|status| status.conditions.as_slice()).unwrap_or_default();
+            ready_is(conditions, object.metadata.generation, status, reason)
+        };
+        self.until(&api, &self.registry, &format!("Ready={status} {reason}"), says).await
+    }
+
+    /// Deletes an object and waits until it is gone.
+    pub async fn delete<K>(&self, api: &Api<K>, name: &str)
+    where
+        K: Resource + Clone + Debug + DeserializeOwned + Send + Sync + 'static,
+    {
+        api.delete(name, &DeleteParams::default()).await.unwrap();
+        self.until_gone(api, name).await;
+    }
+
+    /// Waits until there is no such object.
+    pub async fn until_gone<K>(&self, api: &Api<K>, name: &str)
+    where
+        K: Resource + Clone + Debug + DeserializeOwned + Send + Sync + 'static,
+    {
+        let gone = await_condition(api.clone(), name, |object: Option<&K>| object.is_none());
+        assert!(tokio::time::timeout(PATIENCE, gone).await.is_ok(), "{name} never went; AWS was asked:\n{}", self.asked());
+    }
+
+    /// The repository as AWS holds it.
+    pub fn there(&self, name: &str) -> Option<RepositorySnapshot> {
+        self.ecr.repository(ACCOUNT, REGION, name)
+    }
+
+    /// The operations that changed something in ECR since the log was cleared, in order.
+    pub fn writes(&self) -> Vec<String> {
+        let reads = ["Describe", "List", "Get", "Batch"];
+        let calls = self.ecr.calls().into_iter().filter(|call| call.service == "ecr");
+        calls.map(|call| call.operation).filter(|name| !reads.iter().any(|read| name.starts_with(read))).collect()
+    }
+
+    /// All operations on ECR since the log was cleared, in order.
+    pub fn operations(&self) -> Vec<String> {
+        self.ecr.calls().into_iter().filter(|call| call.service == "ecr").map(|call| call.operation).collect()
+    }
+
+    /// The reasons of all events about an object, oldest first.
+    pub async fn events(&self, name: &str) -> Vec<String> {
+        let api: Api<k8s_openapi::api::events::v1::Event> = Api::namespaced(self.client.clone(), &self.namespace);
+        let mut all = api.list(&ListParams::default()).await.unwrap().items;
+        all.sort_by_key(|event| event.event_time.as_ref().map(|time| time.0));
+        let about = all.into_iter().filter(|event| event.regarding.as_ref().is_some_and(|object| object.name.as_deref() == Some(name)));
+        about.filter_map(|event| event.reason).collect()
+    }
+
+    /// Waits until an event with this reason is told of an object.
+    pub async fn event(&self, name: &str, reason: &str) {
+        self.eventually(&format!("event {reason} of {name}"), || async { self.events(name).await.iter().any(|told| told == reason).then_some(()) }).await;
+    }
+
+    /// Asks again until there is an answer.
+    pub async fn eventually<T, F: Future<Output = Option<T>>>(&self, what: &str, ask: impl Fn() -> F) -> T {
+        let asking = async {
+            loop {
+                if let Some(answer) = ask().await {
+                    return answer;
+                }
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+        };
+        match tokio::time::timeout(PATIENCE, asking).await {
+            Ok(answer) => answer,
+            Err(_) => panic!("never: {what}; AWS was asked:\n{}", self.asked()),
+        }
+    }
+
+    fn asked(&self) -> String {
+        self.ecr.calls().iter().map(|call| format!("  {} {} {} {:?}\n", call.service, call.operation, call.resource, call.outcome)).collect()
+    }
+}
+
+fn ready_is(conditions: &[Condition], generation: Option<i64>, status: &str, reason: &str) -> bool {
+    conditions.iter().any(|condition| {
+        condition.type_ == "Ready" && condition.status == status && condition.reason == reason && condition.observed_generation == generation
+    })
+}
+
+fn plural(kind: &str) -> String {
+    match kind {
+        "EcrRegistry" => "ecrregistries".to_owned(),
+        "EcrRepository" => "ecrrepositories".to_owned(),
+        other => format!("{}s", other.to_lowercase()),
+    }
+}
+
+/// Puts the members of `over` over those of `base`.
+pub fn merge(base: &mut Value, over: Value) {
+    match (base, over) {
+        (Value::Object(base), Value::Object(over)) => {
+            for (key, value) in over {
+                match base.get_mut(&key) {
+                    Some(there) if there.is_object() && value.is_object() => merge(there, value),
+                    _ => drop(base.insert(key, value)),
+                }
+            }
+        }
+        (base, over) => *base = over,
+    }
+}
