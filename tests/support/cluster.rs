@@ -28,13 +28,14 @@ const CONTROL_PLANE: &str = r#"trap : INT TERM HUP; "$0" control-plane --dir "$1
 /// A control plane.
 pub struct Cluster {
     kubeconfig: PathBuf,
-    kubectl: PathBuf,
+    /// The directory of kubectl and helm.
+    tools: PathBuf,
     /// Its standard input ends with this process, and the control plane with it.
     _process: Child,
 }
 
-/// What a run of kubectl came to.
-pub struct Kubectl {
+/// What a run of a tool came to.
+pub struct Ran {
     /// Whether it succeeded.
     pub ok: bool,
     /// All that it printed.
@@ -71,7 +72,7 @@ impl Cluster {
         let kubeconfig = line.strip_prefix("READY kubeconfig=").expect("the control plane's first line").into();
         let tools = Command::new(&script).args(["tools", "--control-plane-only"]).output().unwrap();
         let tools = PathBuf::from(String::from_utf8(tools.stdout).unwrap().trim());
-        Self { kubeconfig, kubectl: tools.join("kubectl"), _process: process }
+        Self { kubeconfig, tools, _process: process }
     }
 
     /// For programs that take one.
@@ -95,9 +96,20 @@ impl Cluster {
     }
 
     /// Runs kubectl as the cluster's administrator, with `stdin` to read.
-    pub async fn kubectl(&self, arguments: &[&str], stdin: &str) -> Kubectl {
-        let mut command = Command::new(&self.kubectl);
-        command.arg("--kubeconfig").arg(self.kubeconfig()).arg("--request-timeout=30s").args(arguments);
+    pub async fn kubectl(&self, arguments: &[&str], stdin: &str) -> Ran {
+        self.run("kubectl", &[&["--request-timeout=30s"], arguments].concat(), stdin).await
+    }
+
+    /// Runs helm as the cluster's administrator; returns what it prints.
+    pub async fn helm(&self, arguments: &[&str]) -> String {
+        let ran = self.run("helm", arguments, "").await;
+        assert!(ran.ok, "helm {arguments:?}: {}", ran.text);
+        ran.text
+    }
+
+    async fn run(&self, tool: &str, arguments: &[&str], stdin: &str) -> Ran {
+        let mut command = Command::new(self.tools.join(tool));
+        command.env("KUBECONFIG", self.kubeconfig()).args(arguments);
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let stdin = stdin.to_owned();
         let run = move || {
@@ -107,7 +119,7 @@ impl Cluster {
         };
         let output = spawn_blocking(run).await.unwrap();
         let text = [output.stdout, output.stderr].concat();
-        Kubectl { ok: output.status.success(), text: String::from_utf8(text).unwrap() }
+        Ran { ok: output.status.success(), text: String::from_utf8(text).unwrap() }
     }
 
     async fn install_crds(&self) {
