@@ -60,7 +60,7 @@ async fn a_change_of_one_aspect_is_one_write() {
         (json!({"lifecyclePolicy": {"rules": []}}), "DeleteLifecyclePolicy"),
         (json!({"repositoryPolicy": {"grants": [{"access": "Pull", "accounts": ["310987654321"]}]}}), "SetRepositoryPolicy"),
         (json!({"repositoryPolicy": null}), "DeleteRepositoryPolicy"),
-        (json!({"tags": {}}), "UntagResource"),
+        (json!({"tags": {"team": null}}), "UntagResource"),
     ] {
         world.ecr.clear_calls();
         let patch = Patch::Merge(json!({"spec": change}));
