@@ -29,7 +29,7 @@ pub struct LifecyclePolicy {
     pub rules: Option<Vec<LifecycleRule>>,
     /// The policy as the JSON document that ECR takes.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 2, max = 30_720), extend("x-kubernetes-validations" = [rules::JSON_OBJECT]))]
+    #[schemars(length(max = 30_720), extend("x-kubernetes-validations" = [rules::JSON_OBJECT]))]
     pub policy_text: Option<String>,
 }
 

@@ -25,7 +25,7 @@ pub struct RepositoryPolicy {
     pub statements: Option<Vec<PolicyStatement>>,
     /// The whole policy as a JSON document.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 2, max = 10_240), extend("x-kubernetes-validations" = [rules::JSON_OBJECT]))]
+    #[schemars(length(max = 10_240), extend("x-kubernetes-validations" = [rules::JSON_OBJECT]))]
     pub policy_text: Option<String>,
     /// Keep leaves alone what others added, and is the default with grants and statements. Remove takes it away, and is the
     /// default with policyText.

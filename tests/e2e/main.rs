@@ -1,0 +1,14 @@
+//! End-to-end tests on a real API server.
+#![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test that can't go on has failed")]
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod api_rules;
+mod api_rules_apply;
+mod api_rules_aspects;
+mod api_rules_lifecycle;
+mod api_rules_pull_secret;
+mod api_rules_registry;
+mod api_rules_repository;
+mod api_rules_updates;

@@ -1,0 +1,144 @@
+//! A real control plane with our kinds installed, one for a whole test binary.
+
+use std::io::{BufRead as _, BufReader, Write as _};
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdout, Command, Stdio};
+use std::sync::mpsc;
+use std::time::Duration;
+
+use ecr_operator::api::all_crds;
+use k8s_openapi::api::core::v1::Namespace;
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
+use kube::api::{Api, ListParams, Patch, PatchParams, PostParams};
+use kube::config::{KubeConfigOptions, Kubeconfig};
+use kube::core::ObjectMeta;
+use kube::runtime::wait::{await_condition, conditions::is_crd_established};
+use kube::{Client, Config, ResourceExt as _};
+use tokio::sync::OnceCell;
+use tokio::task::spawn_blocking;
+use tokio::time::{sleep, timeout};
+
+/// Building the tools on a bare machine is slow; a control plane that fails says so at once.
+const UNTIL_READY: Duration = Duration::from_mins(20);
+/// For anything the API server does.
+const PATIENCE: Duration = Duration::from_secs(30);
+/// Ends with its standard input, whatever becomes of us, and takes its directory along.
+const CONTROL_PLANE: &str = r#"trap : INT TERM HUP; "$0" control-plane --dir "$1"; rm -rf "$1""#;
+
+/// A control plane.
+pub struct Cluster {
+    kubeconfig: PathBuf,
+    kubectl: PathBuf,
+    /// Its standard input ends with this process, and the control plane with it.
+    _process: Child,
+}
+
+/// What a run of kubectl came to.
+pub struct Kubectl {
+    /// Whether it succeeded.
+    pub ok: bool,
+    /// All that it printed.
+    pub text: String,
+}
+
+impl Cluster {
+    /// The control plane of this test binary; the first to ask waits until it is up.
+    pub async fn shared() -> &'static Self {
+        static SHARED: OnceCell<Cluster> = OnceCell::const_new();
+        SHARED
+            .get_or_init(|| async {
+                let cluster = spawn_blocking(Self::start).await.unwrap();
+                cluster.install_crds().await;
+                cluster
+            })
+            .await
+    }
+
+    fn start() -> Self {
+        // Only the first installation counts, and all are the same.
+        let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy/local/cluster");
+        // Short: socket files lie below it.
+        let directory = std::env::temp_dir().join(format!("ecr-operator-e2e-{}", std::process::id()));
+        let mut process = Command::new("sh")
+            .args(["-c", CONTROL_PLANE])
+            .args([&script, &directory])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let line = first_line(process.stdout.take().unwrap());
+        let kubeconfig = line.strip_prefix("READY kubeconfig=").expect("the control plane's first line").into();
+        let tools = Command::new(&script).args(["tools", "--control-plane-only"]).output().unwrap();
+        let tools = PathBuf::from(String::from_utf8(tools.stdout).unwrap().trim());
+        Self { kubeconfig, kubectl: tools.join("kubectl"), _process: process }
+    }
+
+    /// For programs that take one.
+    pub fn kubeconfig(&self) -> &Path {
+        &self.kubeconfig
+    }
+
+    /// As the cluster's administrator. A client belongs to the runtime of one test.
+    pub async fn client(&self) -> Client {
+        let kubeconfig = Kubeconfig::read_from(&self.kubeconfig).unwrap();
+        let config = Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await.unwrap();
+        Client::try_from(config).unwrap()
+    }
+
+    /// A new namespace.
+    pub async fn namespace(&self, prefix: &str) -> String {
+        let metadata = ObjectMeta { generate_name: Some(format!("{prefix}-")), ..ObjectMeta::default() };
+        let namespace = Namespace { metadata, ..Namespace::default() };
+        let api = Api::<Namespace>::all(self.client().await);
+        api.create(&PostParams::default(), &namespace).await.unwrap().name_any()
+    }
+
+    /// Runs kubectl as the cluster's administrator, with `stdin` to read.
+    pub async fn kubectl(&self, arguments: &[&str], stdin: &str) -> Kubectl {
+        let mut command = Command::new(&self.kubectl);
+        command.arg("--kubeconfig").arg(self.kubeconfig()).arg("--request-timeout=30s").args(arguments);
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let stdin = stdin.to_owned();
+        let run = move || {
+            let mut process = command.spawn().unwrap();
+            process.stdin.take().unwrap().write_all(stdin.as_bytes()).unwrap();
+            process.wait_with_output().unwrap()
+        };
+        let output = spawn_blocking(run).await.unwrap();
+        let text = [output.stdout, output.stderr].concat();
+        Kubectl { ok: output.status.success(), text: String::from_utf8(text).unwrap() }
+    }
+
+    async fn install_crds(&self) {
+        let client = self.client().await;
+        let api = Api::<CustomResourceDefinition>::all(client.clone());
+        for crd in all_crds().unwrap() {
+            let name = crd.name_any();
+            api.patch(&name, &PatchParams::apply("e2e").force(), &Patch::Apply(&crd)).await.unwrap();
+            let established = await_condition(api.clone(), &name, is_crd_established());
+            timeout(PATIENCE, established).await.expect("established in time").unwrap();
+            timeout(PATIENCE, served(&client, &crd)).await.expect("served in time");
+        }
+    }
+}
+
+/// Established is said a little before the API server answers.
+async fn served(client: &Client, crd: &CustomResourceDefinition) {
+    let kind = super::api::resource(&crd.spec.names.kind);
+    let api = Api::<kube::core::DynamicObject>::all_with(client.clone(), &kind);
+    while api.list(&ListParams::default().limit(1)).await.is_err() {
+        sleep(Duration::from_millis(20)).await;
+    }
+}
+
+/// Waits for it, and goes on reading so that nobody blocks on a full pipe.
+fn first_line(stdout: ChildStdout) -> String {
+    let (send, receive) = mpsc::channel();
+    std::thread::spawn(move || {
+        for line in BufReader::new(stdout).lines().map_while(Result::ok) {
+            let _ = send.send(line);
+        }
+    });
+    receive.recv_timeout(UNTIL_READY).expect("a control plane; what went wrong is told above")
+}

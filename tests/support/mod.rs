@@ -1,0 +1,4 @@
+//! What the end-to-end tests share.
+
+pub mod api;
+pub mod cluster;
