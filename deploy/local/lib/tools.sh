@@ -4,7 +4,7 @@
 # Each thing is built below a temporary name and renamed, so that what is there is whole; a lock keeps two callers from
 # building the same thing twice. Names carry versions and a digest of the sources: another version is another name.
 
-# shellcheck source-path=SCRIPTDIR
+# shellcheck source-path=SCRIPTDIR/..
 source "$HERE/lib/versions.sh"
 
 readonly CONTROL_PLANE_PACKAGES=(openssl)
@@ -41,7 +41,7 @@ install_tools() {
         exec 9>"$cache/lock"
         if ! flock --nonblock 9; then
             say "another process is building the tools: waiting for it"
-            flock 9
+            flock --timeout 3600 9
         fi
         [[ -d $directory ]] || build_tools "$directory" "$cache"
         exec 9>&-
@@ -166,15 +166,19 @@ go_in() {
     CGO_ENABLED=0 GOTOOLCHAIN=local nice -n 5 "$GO" -C "$1" "${@:2}"
 }
 
+moto_dir() {
+    printf '%s/moto-%s\n' "$(cache_dir)" "$MOTO_VERSION"
+}
+
 # install_moto: prints the virtual environment of the independent AWS emulator that some tests use.
 install_moto() {
     local cache directory
     cache=$(cache_dir)
-    directory=$cache/moto-$MOTO_VERSION
+    directory=$(moto_dir)
     if [[ ! -e $directory/complete ]]; then
         mkdir -p "$cache"
         exec 9>"$cache/lock"
-        flock 9
+        flock --timeout 3600 9
         if [[ ! -e $directory/complete ]]; then
             say "installing moto $MOTO_VERSION"
             rm -rf "$directory"
