@@ -1,5 +1,5 @@
 //! End-to-end tests on a real API server.
-#![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test that can't go on has failed")]
+#![expect(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test that can't go on has failed")]
 
 #[path = "../support/mod.rs"]
 mod support;
@@ -12,3 +12,6 @@ mod api_rules_pull_secret;
 mod api_rules_registry;
 mod api_rules_repository;
 mod api_rules_updates;
+mod pull_secret;
+mod registry;
+mod repository;
