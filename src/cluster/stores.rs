@@ -14,6 +14,8 @@ use kube::runtime::watcher::{self, Event, watcher};
 use kube::{Api, Resource, ResourceExt};
 use serde::de::DeserializeOwned;
 
+use crate::api::{FINALIZER, RECONCILE_AT, SUSPEND};
+
 /// What a watch saw; the store shows it already.
 #[derive(Debug)]
 pub enum Change<'a, K> {
@@ -88,21 +90,76 @@ fn readable<K: Resource<DynamicType = ()>>(
 /// Tells an object's changes that ask for work from those that don't, such as our own writes to its status.
 #[derive(Debug, Default)]
 pub struct Relevant {
-    last: HashMap<String, u64>,
+    last: HashMap<String, Seen>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Seen {
+    state: u64,
+    has_our_finalizer: bool,
 }
 
 impl Relevant {
-    /// Whether it differs from when it was last asked about: in spec, annotations, finalizers or deletion.
+    /// Whether it differs from when it was last asked about: in spec, deletion, finalizers or those annotations that
+    /// mean something. Our own finalizer counts when it goes, not when we put it there.
     pub fn is_new<K: Resource>(&mut self, object: &K) -> bool {
         let meta = object.meta();
         let mut hasher = DefaultHasher::new();
-        (meta.generation, &meta.finalizers, &meta.annotations, meta.deletion_timestamp.is_some()).hash(&mut hasher);
-        let now = hasher.finish();
-        self.last.insert(object.uid().unwrap_or_default(), now) != Some(now)
+        let (ours, others): (Vec<_>, Vec<_>) = object.finalizers().iter().partition(|name| *name == FINALIZER);
+        let asked = [RECONCILE_AT, SUSPEND].map(|key| object.annotations().get(key));
+        (meta.generation, meta.deletion_timestamp.is_some(), others, asked).hash(&mut hasher);
+        let now = Seen { state: hasher.finish(), has_our_finalizer: !ours.is_empty() };
+        let before = self.last.insert(object.uid().unwrap_or_default(), now);
+        before.is_none_or(|before| before.state != now.state || (before.has_our_finalizer && !now.has_our_finalizer))
     }
 
     /// Forgets an object that is gone.
     pub fn forget<K: Resource>(&mut self, object: &K) {
         self.last.remove(&object.uid().unwrap_or_default());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use kube::core::PartialObjectMeta;
+
+    use super::*;
+
+    fn object(
+        generation: i64,
+        finalizers: &[&str],
+        annotations: &[(&str, &str)],
+    ) -> PartialObjectMeta<crate::api::EcrRepository> {
+        PartialObjectMeta {
+            metadata: ObjectMeta {
+                uid: Some("u".into()),
+                generation: Some(generation),
+                finalizers: Some(finalizers.iter().map(|name| (*name).to_owned()).collect()),
+                annotations: Some(
+                    annotations.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect(),
+                ),
+                ..ObjectMeta::default()
+            },
+            ..PartialObjectMeta::default()
+        }
+    }
+
+    #[test]
+    fn only_changes_that_ask_for_work_count() {
+        let mut relevant = Relevant::default();
+        for (changed, what, asks) in [
+            (object(1, &[], &[]), "new", true),
+            (object(1, &[], &[]), "a status write", false),
+            (object(1, &[], &[("note", "x")]), "an annotation that means nothing", false),
+            (object(1, &[FINALIZER], &[]), "our finalizer", false),
+            (object(1, &[], &[]), "our finalizer taken away", true),
+            (object(1, &["other"], &[]), "a foreign finalizer", true),
+            (object(1, &["other"], &[(RECONCILE_AT, "now")]), "a wish for a pass", true),
+            (object(2, &["other"], &[(RECONCILE_AT, "now")]), "a spec change", true),
+        ] {
+            assert_eq!(relevant.is_new(&changed), asks, "{what}");
+        }
+        relevant.forget(&object(2, &[], &[]));
+        assert!(relevant.is_new(&object(2, &["other"], &[(RECONCILE_AT, "now")])));
     }
 }

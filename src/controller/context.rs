@@ -59,8 +59,8 @@ pub struct Context {
     pub attempts: Attempts,
     /// Registries as they were last found.
     pub registry_seen: Changes,
-    /// Names of registries that became other than they were.
-    pub registry_changed: broadcast::Sender<String>,
+    /// Registries that became other than they were.
+    pub registry_changed: broadcast::Sender<RegistryChange>,
 }
 
 impl Context {
@@ -122,14 +122,38 @@ pub fn suspended() -> Problem {
     )
 }
 
+/// How a state compares with the one before.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Change {
+    /// There was none.
+    First,
+    /// It is the same.
+    Same,
+    /// It is another.
+    Other,
+}
+
+/// A registry that became other than it was.
+#[derive(Debug, Clone)]
+pub struct RegistryChange {
+    /// Its name.
+    pub name: String,
+    /// Only those that aren't Ready need to know: it was never seen before.
+    pub first: bool,
+}
+
 /// Tells a new state from the one that was there before, by name.
 #[derive(Debug, Default)]
 pub struct Changes(Mutex<HashMap<String, u64>>);
 
 impl Changes {
-    /// Whether `state` differs from the last one told for `name`.
-    pub fn is_new(&self, name: &str, state: u64) -> bool {
+    /// How `state` compares with the last one told for `name`.
+    pub fn tell(&self, name: &str, state: u64) -> Change {
         let mut last = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        last.insert(name.to_owned(), state) != Some(state)
+        match last.insert(name.to_owned(), state) {
+            None => Change::First,
+            Some(before) if before == state => Change::Same,
+            Some(_) => Change::Other,
+        }
     }
 }

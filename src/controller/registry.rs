@@ -9,7 +9,7 @@ use kube::runtime::controller::Action;
 use kube::{Api, ResourceExt};
 
 use crate::api::{EcrRegistry, EcrRegistryStatus, RECONCILE_AT, ScopeTokens};
-use crate::controller::context::{Context, is_suspended, suspended};
+use crate::controller::context::{Change, Context, RegistryChange, is_suspended, suspended};
 use crate::controller::report::transition;
 use crate::core::conditions::{Verdict, conditions};
 use crate::core::hosts::{HostKind, RegistryHost};
@@ -115,8 +115,9 @@ fn tell_dependants(
     (object.metadata.generation, &status.account_id, &status.caller_arn, &status.pull_caller_arn, annotations)
         .hash(&mut hasher);
     problem.map(|problem| (problem.reason, &problem.message)).hash(&mut hasher);
-    if context.registry_seen.is_new(name, hasher.finish()) {
-        // Nobody listening is no error: at start all objects are looked at anyway.
-        let _ = context.registry_changed.send(name.to_owned());
+    let change = context.registry_seen.tell(name, hasher.finish());
+    if change != Change::Same {
+        // Nobody listening is no error: the process is ending.
+        let _ = context.registry_changed.send(RegistryChange { name: name.to_owned(), first: change == Change::First });
     }
 }

@@ -266,7 +266,10 @@ fn told(object: &EcrRepository, registry: &Registry, desired: &Desired, outcome:
     let mut problems = plan.problems.clone();
     problems.extend(plan.blocked.clone());
     if object.spec.export_to.is_some() {
-        problems.push(Problem::new(Reason::NotImplemented, "exportTo is not built in this version; everything else is done"));
+        problems.push(Problem::new(
+            Reason::NotImplemented,
+            "exportTo is not built in this version; everything else is done",
+        ));
     }
     problems.extend(failed.iter().map(|(_, error)| error.problem(&desired.arn)));
     let to_do =

@@ -1,12 +1,14 @@
 //! Which change asks for a look at which object: the map from what is watched to what is reconciled.
 
 use k8s_openapi::api::core::v1::{Namespace, Secret as KubeSecret, ServiceAccount};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::core::PartialObjectMeta;
 use kube::runtime::reflector::{ObjectRef, Store};
 use kube::{Resource, ResourceExt};
 use tokio::sync::mpsc::UnboundedSender;
 
 use crate::api::{ClusterEcrPullSecret, EcrPullSecret, EcrRegistry, EcrRepository, OWNER_UID, PullSecretSpec};
+use crate::controller::context::RegistryChange;
 
 /// Where to ask for a look.
 #[derive(Debug, Clone)]
@@ -46,10 +48,17 @@ pub fn ask<K: Resource<DynamicType = ()> + 'static>(
 
 impl Dependants {
     /// Of a registry.
-    pub fn of_registry(&self, name: &str) {
+    pub fn of_registry(&self, change: &RegistryChange) {
+        let RegistryChange { name, first } = change;
+        let waits = |conditions: Option<&Vec<Condition>>| {
+            let is_ready = |condition: &Condition| condition.type_ == "Ready" && condition.status == "True";
+            !first || !conditions.is_some_and(|conditions| conditions.iter().any(is_ready))
+        };
         ask(
             &self.triggers.repositories,
-            self.repositories.state_filter(|object| object.spec.registry_ref.name == name),
+            self.repositories.state_filter(|object| {
+                object.spec.registry_ref.name == *name && waits(object.status.as_ref().map(|status| &status.conditions))
+            }),
         );
         ask(&self.triggers.pull_secrets, self.pull_secrets.state_filter(|object| names(&object.spec.common, name)));
         ask(

@@ -19,7 +19,7 @@ use tokio_util::sync::CancellationToken;
 use crate::api::{ClusterEcrPullSecret, EcrPullSecret, EcrRegistry, EcrRepository, OWNER_UID};
 use crate::aws::{SessionOptions, Tokens};
 use crate::cluster::{AccessKeys, Change, Events, Relevant, Statuses, watch};
-use crate::controller::context::{Attempts, Changes, Context, Stores};
+use crate::controller::context::{Attempts, Changes, Context, RegistryChange, Stores};
 use crate::controller::registries::Registries;
 use crate::controller::triggers::{Dependants, Triggers, ask};
 use crate::controller::{pull_secret, registry, repository};
@@ -224,10 +224,10 @@ where
     QUEUE
 }
 
-async fn relay_registries(mut changes: broadcast::Receiver<String>, dependants: Dependants) -> &'static str {
+async fn relay_registries(mut changes: broadcast::Receiver<RegistryChange>, dependants: Dependants) -> &'static str {
     loop {
         match changes.recv().await {
-            Ok(name) => dependants.of_registry(&name),
+            Ok(change) => dependants.of_registry(&change),
             Err(broadcast::error::RecvError::Lagged(_)) => dependants.all(),
             Err(broadcast::error::RecvError::Closed) => return "relay of registry changes",
         }
@@ -259,13 +259,14 @@ async fn all_read(stores: &Stores) {
 fn stores(
     client: &Client,
     queues: &Triggers,
-    registry_changed: &broadcast::Sender<String>,
+    registry_changed: &broadcast::Sender<RegistryChange>,
     tasks: &mut JoinSet<&'static str>,
 ) -> (Stores, Dependants) {
     let all = watcher::Config::default;
     let gone = registry_changed.clone();
-    let registries =
-        own(client, &queues.registries, tasks, move |object: &EcrRegistry| drop(gone.send(object.name_any())));
+    let registries = own(client, &queues.registries, tasks, move |object: &EcrRegistry| {
+        drop(gone.send(RegistryChange { name: object.name_any(), first: false }))
+    });
     let repositories = own(client, &queues.repositories, tasks, |_: &EcrRepository| {});
     let pull_secrets = own(client, &queues.pull_secrets, tasks, |_: &EcrPullSecret| {});
     let cluster_pull_secrets = own(client, &queues.cluster_pull_secrets, tasks, |_: &ClusterEcrPullSecret| {});

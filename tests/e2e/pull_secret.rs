@@ -53,7 +53,8 @@ async fn a_secret_is_renewed_in_place_before_its_token_dies() {
     let first = api.get("pull").await.unwrap();
     let mut last = auth(&first).unwrap();
     for _ in 0..3 {
-        let renewed = world.until(&api, "pull", "renewed", |secret: &Secret| auth(secret).is_some_and(|auth| auth != last)).await;
+        let renewed =
+            world.until(&api, "pull", "renewed", |secret: &Secret| auth(secret).is_some_and(|auth| auth != last)).await;
         assert_eq!(renewed.metadata.uid, first.metadata.uid, "renewed in place");
         last = auth(&renewed).unwrap();
         world.pull_secret_says("pull", "True", "Ready").await;
@@ -69,7 +70,11 @@ async fn a_secret_that_is_deleted_or_edited_is_repaired_without_asking_aws() {
     let first = api.get("pull").await.unwrap();
 
     api.delete("pull", &DeleteParams::default()).await.unwrap();
-    let again = world.until(&api, "pull", "back", |secret: &Secret| secret.metadata.uid != first.metadata.uid && auth(secret).is_some()).await;
+    let again = world
+        .until(&api, "pull", "back", |secret: &Secret| {
+            secret.metadata.uid != first.metadata.uid && auth(secret).is_some()
+        })
+        .await;
     assert_eq!(auth(&again), auth(&first));
 
     let broken = base64::prelude::BASE64_STANDARD.encode(r#"{"auths":{}}"#);
@@ -80,7 +85,11 @@ async fn a_secret_that_is_deleted_or_edited_is_repaired_without_asking_aws() {
 
     let strip = Patch::Merge(json!({"metadata": {"labels": {"ecr-operator.dev/owner-uid": null}}}));
     api.patch("pull", &PatchParams::default(), &strip).await.unwrap();
-    world.until(&api, "pull", "labelled", |secret: &Secret| secret.metadata.labels.as_ref().is_some_and(|labels| !labels.is_empty())).await;
+    world
+        .until(&api, "pull", "labelled", |secret: &Secret| {
+            secret.metadata.labels.as_ref().is_some_and(|labels| !labels.is_empty())
+        })
+        .await;
     assert_eq!(token_calls(&world), 1, "all from the token at hand");
 }
 
@@ -101,7 +110,13 @@ async fn a_foreign_secret_is_left_as_it_is() {
     // Once it is out of the way, ours is written.
     secrets(&world, &world.namespace).delete("pull", &DeleteParams::default()).await.unwrap();
     let api: Api<EcrPullSecret> = world.api();
-    api.patch("pull", &PatchParams::default(), &Patch::Merge(json!({"spec": {"secretTemplate": {"labels": {"a": "b"}}}}))).await.unwrap();
+    api.patch(
+        "pull",
+        &PatchParams::default(),
+        &Patch::Merge(json!({"spec": {"secretTemplate": {"labels": {"a": "b"}}}})),
+    )
+    .await
+    .unwrap();
     world.pull_secret_says("pull", "True", "Ready").await;
 }
 
@@ -124,7 +139,11 @@ async fn namespaces_are_served_when_they_come_and_cleared_when_they_are_deselect
     let name = world.namespace.clone();
     world.cluster_pull_secret(&name, json!({"secretName": "pull"})).await;
     let api: Api<ClusterEcrPullSecret> = Api::all(world.client.clone());
-    let counts = |wanted: &'static str| move |object: &ClusterEcrPullSecret| object.status.as_ref().is_some_and(|status| status.secrets.as_deref() == Some(wanted));
+    let counts = |wanted: &'static str| {
+        move |object: &ClusterEcrPullSecret| {
+            object.status.as_ref().is_some_and(|status| status.secrets.as_deref() == Some(wanted))
+        }
+    };
     world.until(&api, &name, "1/1", counts("1/1")).await;
 
     let two = world.selected_namespace("two").await;
@@ -148,7 +167,9 @@ async fn service_accounts_get_our_name_and_lose_nothing_and_are_set_back() {
     world.apply(&account).await;
     world.pull_secret("pull", json!({"serviceAccounts": ["builder"]})).await;
     let accounts: Api<ServiceAccount> = world.api();
-    let names = |account: &ServiceAccount| account.image_pull_secrets.iter().flatten().map(|entry| entry.name.clone()).collect::<Vec<_>>();
+    let names = |account: &ServiceAccount| {
+        account.image_pull_secrets.iter().flatten().map(|entry| entry.name.clone()).collect::<Vec<_>>()
+    };
     let wanted = |account: &ServiceAccount| names(account) == ["theirs", "pull"];
     world.until(&accounts, "builder", "with our name", wanted).await;
     world.pull_secret_says("pull", "True", "Ready").await;

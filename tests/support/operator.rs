@@ -3,7 +3,6 @@
 
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::json;
@@ -39,7 +38,15 @@ impl Operator {
         let address = free_address();
         let process = Command::new("sh")
             .args(["-c", OPERATOR, "operator", env!("CARGO_BIN_EXE_ecr-operator"), "run"])
-            .args(["--allow-endpoint-override", "--listen", &address, "--namespace", NAMESPACE, "--log", "info,ecr_operator=debug"])
+            .args([
+                "--allow-endpoint-override",
+                "--listen",
+                &address,
+                "--namespace",
+                NAMESPACE,
+                "--log",
+                "info,ecr_operator=debug",
+            ])
             .env("KUBECONFIG", &kubeconfig)
             .env("AWS_EC2_METADATA_DISABLED", "true")
             .stdin(Stdio::piped())
@@ -93,7 +100,17 @@ fn free_address() -> String {
 async fn install(cluster: &Cluster) -> PathBuf {
     let chart = Path::new(env!("CARGO_MANIFEST_DIR")).join("charts/ecr-operator");
     let rendered = cluster
-        .helm(&["template", "ecr-operator", chart.to_str().unwrap(), "--namespace", NAMESPACE, "--show-only", "templates/serviceaccount.yaml", "--show-only", "templates/rbac.yaml"])
+        .helm(&[
+            "template",
+            "ecr-operator",
+            chart.to_str().unwrap(),
+            "--namespace",
+            NAMESPACE,
+            "--show-only",
+            "templates/serviceaccount.yaml",
+            "--show-only",
+            "templates/rbac.yaml",
+        ])
         .await;
     let namespace = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE}}).to_string();
     for manifest in [namespace, rendered] {

