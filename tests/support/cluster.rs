@@ -122,15 +122,6 @@ impl Cluster {
         Ran { ok: output.status.success(), text: String::from_utf8(text).unwrap() }
     }
 
-    /// Runs helm; its output.
-    pub async fn helm(&self, arguments: &[&str]) -> String {
-        let mut command = Command::new(self.kubectl.with_file_name("helm"));
-        command.args(arguments);
-        let output = spawn_blocking(move || command.output().unwrap()).await.unwrap();
-        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-        String::from_utf8(output.stdout).unwrap()
-    }
-
     async fn install_crds(&self) {
         let client = self.client().await;
         let api = Api::<CustomResourceDefinition>::all(client.clone());

@@ -2,5 +2,6 @@
 
 pub mod api;
 pub mod cluster;
+pub mod moto;
 pub mod operator;
 pub mod world;
