@@ -1,5 +1,6 @@
-//! A real control plane with our kinds installed, one for a whole test binary.
+//! A real cluster with our kinds installed, one for a whole test binary: a control plane, or a node with all of it.
 
+use std::ffi::OsStr;
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, Stdio};
@@ -23,10 +24,14 @@ const UNTIL_READY: Duration = Duration::from_mins(20);
 /// For anything the API server does.
 const PATIENCE: Duration = Duration::from_secs(30);
 /// Ends with its standard input, whatever becomes of us, and takes its directory along.
-const CONTROL_PLANE: &str = r#"trap : INT TERM HUP; "$0" control-plane --dir "$1"; rm -rf "$1""#;
+const CLUSTER: &str = r#"trap : INT TERM HUP; "$0" "$1" --dir "$2"; rm -rf "$2""#;
+/// What starts it.
+pub const SCRIPT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/deploy/local/cluster");
 
-/// A control plane.
+/// A control plane, or a whole node.
 pub struct Cluster {
+    /// The line that it said when it was ready.
+    ready: String,
     kubeconfig: PathBuf,
     /// The directory of kubectl and helm.
     tools: PathBuf,
@@ -46,33 +51,48 @@ impl Cluster {
     /// The control plane of this test binary; the first to ask waits until it is up.
     pub async fn shared() -> &'static Self {
         static SHARED: OnceCell<Cluster> = OnceCell::const_new();
-        SHARED
-            .get_or_init(|| async {
-                let cluster = spawn_blocking(Self::start).await.unwrap();
-                cluster.install_crds().await;
-                cluster
-            })
-            .await
+        SHARED.get_or_init(|| Self::start("control-plane")).await
     }
 
-    fn start() -> Self {
+    /// Starts what the script knows by this name, with our kinds.
+    pub async fn start(command: &'static str) -> Self {
+        let cluster = spawn_blocking(|| Self::spawn(command)).await.unwrap();
+        cluster.install_crds().await;
+        cluster
+    }
+
+    fn spawn(command: &str) -> Self {
         // Only the first installation counts, and all are the same.
         let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
-        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy/local/cluster");
         // Short: socket files lie below it.
         let directory = std::env::temp_dir().join(format!("ecr-operator-e2e-{}", std::process::id()));
         let mut process = Command::new("sh")
-            .args(["-c", CONTROL_PLANE])
-            .args([&script, &directory])
+            .args(["-c", CLUSTER, SCRIPT, command])
+            .arg(&directory)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()
             .unwrap();
-        let line = first_line(process.stdout.take().unwrap());
-        let kubeconfig = line.strip_prefix("READY kubeconfig=").expect("the control plane's first line").into();
-        let tools = Command::new(&script).args(["tools", "--control-plane-only"]).output().unwrap();
+        let ready = first_line(process.stdout.take().unwrap());
+        let kubeconfig = word(&ready, "kubeconfig").into();
+        let tools = Command::new(SCRIPT).args(["tools", "--control-plane-only"]).output().unwrap();
         let tools = PathBuf::from(String::from_utf8(tools.stdout).unwrap().trim());
-        Self { kubeconfig, tools, _process: process }
+        Self { ready, kubeconfig, tools, _process: process }
+    }
+
+    /// What it said about itself when it was ready.
+    pub fn told(&self, key: &str) -> &str {
+        word(&self.ready, key)
+    }
+
+    /// Where its files are.
+    pub fn directory(&self) -> &Path {
+        self.kubeconfig.parent().unwrap()
+    }
+
+    /// Where kubectl, helm and all the other programs are.
+    pub fn tools(&self) -> &Path {
+        &self.tools
     }
 
     /// For programs that take one.
@@ -97,18 +117,19 @@ impl Cluster {
 
     /// Runs kubectl as the cluster's administrator, with `stdin` to read.
     pub async fn kubectl(&self, arguments: &[&str], stdin: &str) -> Ran {
-        self.run("kubectl", &[&["--request-timeout=30s"], arguments].concat(), stdin).await
+        self.run(self.tools.join("kubectl"), &[&["--request-timeout=30s"], arguments].concat(), stdin).await
     }
 
     /// Runs helm as the cluster's administrator; returns what it prints.
     pub async fn helm(&self, arguments: &[&str]) -> String {
-        let ran = self.run("helm", arguments, "").await;
+        let ran = self.run(self.tools.join("helm"), arguments, "").await;
         assert!(ran.ok, "helm {arguments:?}: {}", ran.text);
         ran.text
     }
 
-    async fn run(&self, tool: &str, arguments: &[&str], stdin: &str) -> Ran {
-        let mut command = Command::new(self.tools.join(tool));
+    /// Runs a program that may want to be the cluster's administrator, with `stdin` to read.
+    pub async fn run(&self, program: impl AsRef<OsStr>, arguments: &[&str], stdin: &str) -> Ran {
+        let mut command = Command::new(program);
         command.env("KUBECONFIG", self.kubeconfig()).args(arguments);
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let stdin = stdin.to_owned();
@@ -152,5 +173,11 @@ fn first_line(stdout: ChildStdout) -> String {
             let _ = send.send(line);
         }
     });
-    receive.recv_timeout(UNTIL_READY).expect("a control plane; what went wrong is told above")
+    receive.recv_timeout(UNTIL_READY).expect("a cluster; what went wrong is told above")
+}
+
+/// The value of KEY=VALUE in a line of words.
+fn word<'a>(line: &'a str, key: &str) -> &'a str {
+    let value = line.split(' ').find_map(|word| word.strip_prefix(key)?.strip_prefix('='));
+    value.unwrap_or_else(|| panic!("no {key} in: {line}"))
 }

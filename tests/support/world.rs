@@ -49,8 +49,12 @@ impl World {
 
     /// The same, with the registry still to be made.
     pub async fn without_registry(name: &str, config: Config) -> Self {
-        let cluster = Cluster::shared().await;
         Operator::shared().await;
+        Self::on(Cluster::shared().await, name, config).await
+    }
+
+    /// The same in another cluster than the one that all tests share, with an operator that is there.
+    pub async fn on(cluster: &'static Cluster, name: &str, config: Config) -> Self {
         let namespace = cluster.namespace(name).await;
         let client = cluster.client().await;
         let access_key = json!({"accessKeyId": config.access_key, "secretAccessKey": config.secret_key});
