@@ -12,6 +12,7 @@ mod api_rules_pull_secret;
 mod api_rules_registry;
 mod api_rules_repository;
 mod api_rules_updates;
+mod cost;
 mod moto;
 mod pull_secret;
 mod registry;

@@ -35,7 +35,6 @@ pub struct World {
     pub namespace: String,
     /// The name of the `EcrRegistry`, and of the Secret with its access key.
     pub registry: String,
-    pub cluster: &'static Cluster,
 }
 
 impl World {
