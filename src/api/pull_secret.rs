@@ -201,6 +201,7 @@ pub struct PublicRegistry {}
 /// Labels, annotations and data of a Secret.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
+#[schemars(extend("x-kubernetes-map-type" = "atomic"))]
 pub struct SecretTemplate {
     /// Labels that the Secret gets.
     #[serde(default, skip_serializing_if = "Option::is_none")]

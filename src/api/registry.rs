@@ -102,6 +102,7 @@ pub struct EcrRegistrySpec {
 /// Which endpoints of AWS are called.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
+#[schemars(extend("x-kubernetes-map-type" = "atomic"))]
 pub struct Endpoint {
     /// Whether FIPS endpoints are called.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -299,7 +300,10 @@ pub struct Allow {
 /// Settings for repositories that don't declare them, of the same shape as in EcrRepository.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
-#[schemars(extend("x-kubernetes-validations" = [rules::EXCLUSION_FILTERS]))]
+#[schemars(extend(
+    "x-kubernetes-map-type" = "atomic",
+    "x-kubernetes-validations" = [rules::EXCLUSION_FILTERS],
+))]
 pub struct Defaults {
     /// Whether a tag can be moved to another image: MUTABLE (yes), IMMUTABLE (no), or either of them with the exceptions
     /// that imageTagMutabilityExclusionFilters names.

@@ -203,11 +203,15 @@ pub(super) fn conditions(generator: &mut SchemaGenerator) -> Schema {
 }
 
 /// What every schema gets: null is nowhere a value (`has()` would be true for it), and maps and lists are replaced as a
-/// whole (a granular map loses `{}` under server-side apply, and with it the difference between empty and absent).
+/// whole (server-side apply makes null of a granular map that becomes empty; so does it of a granular object, and those
+/// that may be empty say themselves that they are atomic). Descriptions are wrapped by whoever shows them.
 pub(super) fn finish(schema: &mut Value) {
     match schema {
         Value::Object(members) => {
             members.remove("nullable");
+            if let Some(Value::String(description)) = members.get_mut("description") {
+                *description = description.replace('\n', " ");
+            }
             if let Some(Value::Array(values)) = members.get_mut("enum") {
                 values.retain(|value| !value.is_null());
             }

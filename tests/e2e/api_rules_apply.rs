@@ -49,6 +49,8 @@ const FIELDS: &[Field] = &[
     },
     field("EcrRegistry", "/takeOverFrom", "takeOverFrom: [a]", "takeOverFrom: []"),
     field("EcrRegistry", "/requiredTags", "requiredTags: {a: '{name}'}", "requiredTags: {}"),
+    field("EcrRegistry", "/endpoint", "endpoint: {fips: true}", "endpoint: {}"),
+    field("EcrRegistry", "/defaults", "defaults: {deletionPolicy: Delete}", "defaults: {}"),
     field("EcrRegistry", "/pull/accounts", "pull: {accounts: ['123456789012']}", "pull: {accounts: []}"),
     field("EcrRegistry", "/pull/regions", "pull: {regions: [us-east-1]}", "pull: {regions: []}"),
     field("EcrRegistry", "/defaults/tags", "defaults: {tags: {a: b}}", "defaults: {tags: {}}"),
@@ -59,6 +61,14 @@ const FIELDS: &[Field] = &[
         GRANT_DEFAULT,
         "defaults: {repositoryPolicy: {grants: []}}",
     ),
+    Field {
+        kind: "EcrRegistry",
+        path: "/pull/accounts",
+        filled: "pull: {accounts: ['123456789012']}",
+        empty: "pull: {accounts: []}",
+        absent: "pull: {}",
+    },
+    field("EcrPullSecret", "/secretTemplate", "secretTemplate: {labels: {a: b}}", "secretTemplate: {}"),
     field("EcrPullSecret", "/serviceAccounts", "serviceAccounts: [default]", "serviceAccounts: []"),
     field(
         "EcrPullSecret",

@@ -27,6 +27,11 @@ need_disk() {
         "place with ECR_OPERATOR_CACHE (for tools) or TMPDIR (for clusters)"
 }
 
+need_rust() {
+    command -v cargo >/dev/null || die "cargo is missing: install Rust (https://rustup.rs), or put ~/.cargo/bin in PATH"
+    command -v cc >/dev/null || die "a C compiler is missing: apt-get install build-essential"
+}
+
 # with_progress PATTERN EVERY WHAT LOG COMMAND...: runs a command and says now and then how many lines match.
 with_progress() {
     local pattern=$1 every=$2 what=$3 log=$4

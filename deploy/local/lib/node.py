@@ -142,6 +142,15 @@ def cgroup_directories(index):
     return [path / name for path in CGROUPS.iterdir() if path.is_dir() and not path.is_symlink()]
 
 
+def make_cgroups(index):
+    """Makes the node's control groups, the one of version 2 with all controllers that the kubelet wants to see in it."""
+    switches = CGROUPS / "cgroup.subtree_control"
+    for name in CONTROLLERS if switches.exists() else ():
+        switches.write_text(f"+{name}")
+    for path in cgroup_directories(index):
+        path.mkdir()
+
+
 def remove_cgroups(index):
     """Removes the node's control groups; their last processes may take a moment to be gone."""
     deadline = time.monotonic() + 10
@@ -175,8 +184,7 @@ def run(supervisor, arguments):
         index = join_networks(inside.process.pid)
         pods, host, node = addresses(index)
         remove_cgroups(index)
-        for path in cgroup_directories(index):
-            path.mkdir()
+        make_cgroups(index)
         inside.say({"pods": str(pods), "host": str(host), "node": str(node), "cgroup": f"/{CGROUP.format(index)}"})
         print(f"{inside.hear('a ready node', 180)} host-ip={host}", flush=True)
         supervisor.run()

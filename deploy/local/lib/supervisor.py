@@ -140,7 +140,7 @@ def supervise(logs, body):
         status = 0
     except Stopped:
         status = 0
-    except Failed as failure:
+    except (Failed, OSError) as failure:
         print(f"cluster: {failure}", file=sys.stderr, flush=True)
         status = 1
     finally:

@@ -1,5 +1,6 @@
 //! The log of calls: what was asked, by whom, and how it ended.
 
+use std::collections::VecDeque;
 use std::sync::Mutex;
 use std::time::Duration;
 
@@ -58,25 +59,33 @@ impl Call {
     }
 }
 
+/// How many calls are remembered: a soak test must not fill the memory.
+const KEPT: usize = 200_000;
+
 #[derive(Debug)]
 pub(crate) struct CallLog {
-    calls: Mutex<Vec<Call>>,
+    calls: Mutex<VecDeque<Call>>,
     /// Counts what was ever logged: waiters wake up on it.
     written: watch::Sender<u64>,
 }
 
 impl CallLog {
     pub fn new() -> Self {
-        Self { calls: Mutex::new(Vec::new()), written: watch::Sender::new(0) }
+        Self { calls: Mutex::default(), written: watch::Sender::new(0) }
     }
 
     pub fn push(&self, call: Call) {
-        lock(&self.calls).push(call);
+        let mut calls = lock(&self.calls);
+        if calls.len() == KEPT {
+            calls.pop_front();
+        }
+        calls.push_back(call);
+        drop(calls);
         self.written.send_modify(|written| *written += 1);
     }
 
     pub fn all(&self) -> Vec<Call> {
-        lock(&self.calls).clone()
+        lock(&self.calls).iter().cloned().collect()
     }
 
     pub fn count(&self, matches: impl Fn(&Call) -> bool) -> usize {

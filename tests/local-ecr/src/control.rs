@@ -34,7 +34,8 @@ impl From<ApiError> for Refused {
 }
 
 impl LocalEcr {
-    /// All calls since the start, or since [`Self::clear_calls`], in the order in which they ended.
+    /// All calls since the start, or since [`Self::clear_calls`], in the order in which they ended; the latest
+    /// 200,000 of them.
     #[must_use]
     pub fn calls(&self) -> Vec<Call> {
         self.shared.calls.all()
@@ -199,9 +200,9 @@ impl LocalEcr {
     /// # Errors
     /// What AWS answers.
     pub fn behind_the_back(&self, account: &str, region: &str, operation: &str, body: Value) -> Result<Value, Refused> {
-        let root = seed::root(account);
         let now = self.now();
         let mut model = lock(&self.shared.model);
+        let root = seed::root(&model, account);
         let mut cx = Context { model: &mut model, caller: &root, region, now };
         Ok(ops::ecr(&mut cx, operation, body)?)
     }

@@ -89,7 +89,7 @@ impl LocalEcr {
             Layers::DockerRegistry { directory } => Some(Backend::start(directory).await?),
         };
         let clock = clock::Clock::new(config.time);
-        let mut model = model::Model::new(config.token_lifetime);
+        let mut model = model::Model::new(&config.region, config.token_lifetime);
         let admin = model.identities.account_mut(&config.account);
         let policies = vec![model::iam::Document::everything()];
         admin.users.insert("admin".to_owned(), model::identity::User { id: digest::random_id("AIDA", 17), policies });

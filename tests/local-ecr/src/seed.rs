@@ -12,8 +12,7 @@ use crate::digest;
 use crate::error::ApiError;
 use crate::model::Model;
 use crate::model::iam::{Document, Kind};
-use crate::model::identity::{Caller, Principal, Role, User};
-use crate::model::names::iam_arn;
+use crate::model::identity::{Caller, Principal, Role, User, last_segment};
 use crate::ops::{self, Context};
 
 /// What is to be added. It may be given again while the model runs: what is named there is put, the rest stays.
@@ -71,7 +70,7 @@ impl std::fmt::Debug for SeedUser {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct SeedRole {
-    /// Name in the ARN.
+    /// Name in the ARN, with its path if it has one.
     pub name: String,
     /// The trust policy: a document with `Principal`.
     pub trust: Value,
@@ -136,8 +135,9 @@ fn apply_account(model: &mut Model, seed: &SeedAccount) -> Result<(), SeedError>
         let trust = document(&what, &role.trust, Kind::Resource)?;
         let policies = documents(&what, &role.policies)?;
         let max_session = Duration::from_secs(role.max_session_seconds);
-        let id = account.roles.get(&role.name).map_or_else(|| digest::random_id("AROA", 17), |role| role.id.clone());
-        account.roles.insert(role.name.clone(), Role { id, trust, policies, max_session });
+        let name = last_segment(&role.name).to_owned();
+        let id = account.roles.get(&name).map_or_else(|| digest::random_id("AROA", 17), |role| role.id.clone());
+        account.roles.insert(name, Role { id, full_name: role.name.clone(), trust, policies, max_session });
     }
     for user in &seed.users {
         let policies = documents(&format!("user {}", user.name), &user.policies)?;
@@ -158,7 +158,7 @@ fn documents(what: &str, values: &[Value]) -> Result<Vec<Document>, SeedError> {
 }
 
 fn apply_repository(model: &mut Model, seed: &SeedRepository, now: Timestamp) -> Result<(), SeedError> {
-    let root = root(&seed.account);
+    let root = root(model, &seed.account);
     let mut cx = Context { model, caller: &root, region: &seed.region, now };
     let named = |mut body: Value| {
         body["repositoryName"] = json!(seed.name);
@@ -216,10 +216,10 @@ pub(crate) fn put_image(
 }
 
 /// The account itself, for what tests do behind everybody's back.
-pub(crate) fn root(account: &str) -> Caller {
+pub(crate) fn root(model: &Model, account: &str) -> Caller {
     Caller {
         account: account.to_owned(),
-        arn: iam_arn(account, "root"),
+        arn: model.identities.iam_arn(account, "root"),
         user_id: account.to_owned(),
         access_key: String::new(),
         principal: Principal::Root,

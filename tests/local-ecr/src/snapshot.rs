@@ -51,7 +51,7 @@ impl RepositorySnapshot {
             description: repository.render(),
             tags: repository.tags.clone(),
             lifecycle_policy: repository.lifecycle_policy.clone().map(parse),
-            policy: repository.policy.as_ref().map(|policy| parse(policy.render(as_set, 0))),
+            policy: repository.policy.as_ref().map(|policy| parse(policy.render(as_set, "aws", 0))),
             images: images.digests().map(|digest| (digest.to_owned(), tags_of(digest))).collect(),
         }
     }

@@ -6,7 +6,6 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 use super::iam::{self, Decision, Document, Named, Request};
-use super::names::iam_arn;
 use super::tags::Tags;
 use crate::digest;
 use crate::error::ApiError;
@@ -49,6 +48,8 @@ pub(crate) struct User {
 #[derive(Debug, Clone)]
 pub(crate) struct Role {
     pub id: String,
+    /// Path and name, as in the ARN after `role/`.
+    pub full_name: String,
     pub trust: Document,
     pub policies: Vec<Document>,
     pub max_session: Duration,
@@ -74,6 +75,8 @@ pub(crate) struct Credentials {
 
 #[derive(Debug)]
 pub(crate) struct Identities {
+    /// Partition of all ARNs: a model is one partition.
+    partition: &'static str,
     root: [Document; 1],
     pub accounts: BTreeMap<String, Account>,
     keys: HashMap<String, Credentials>,
@@ -123,18 +126,25 @@ impl<'a> Ask<'a> {
     }
 }
 
-impl Default for Identities {
-    fn default() -> Self {
+impl Identities {
+    pub fn new(partition: &'static str) -> Self {
         Self {
+            partition,
             root: [Document::everything()],
             accounts: BTreeMap::new(),
             keys: HashMap::new(),
             known_elsewhere: BTreeSet::new(),
         }
     }
-}
 
-impl Identities {
+    pub fn iam_arn(&self, account: &str, rest: &str) -> String {
+        format!("arn:{}:iam::{account}:{rest}", self.partition)
+    }
+
+    pub fn sts_arn(&self, account: &str, rest: &str) -> String {
+        format!("arn:{}:sts::{account}:{rest}", self.partition)
+    }
+
     pub fn account_mut(&mut self, account: &str) -> &mut Account {
         self.accounts.entry(account.to_owned()).or_default()
     }
@@ -158,7 +168,7 @@ impl Identities {
             .clone();
         let caller = Caller {
             account: account.to_owned(),
-            arn: iam_arn(account, &format!("user/{user}")),
+            arn: self.iam_arn(account, &format!("user/{user}")),
             user_id,
             access_key: access_key.to_owned(),
             principal: Principal::User(user.to_owned()),
@@ -200,8 +210,8 @@ impl Identities {
         let (Some(account), Some(resource)) = (parts.next(), parts.next()) else { return false };
         let Some(account) = self.accounts.get(account) else { return false };
         match resource.split_once('/') {
-            Some(("role", name)) => account.roles.contains_key(last_segment(name)),
-            Some(("user", name)) => account.users.contains_key(last_segment(name)),
+            Some(("role", name)) => account.roles.get(last_segment(name)).is_some_and(|role| role.full_name == name),
+            Some(("user", name)) => account.users.contains_key(name),
             Some(("assumed-role", session)) => {
                 session.split_once('/').is_some_and(|(role, _)| account.roles.contains_key(role))
             }
@@ -290,16 +300,19 @@ impl Identities {
     /// How `Principal` elements may name the caller; naming the account hands the decision to its own policies.
     fn names(&self, caller: &Caller, with_account: bool) -> Vec<Named> {
         let mut names = vec![Named::Aws(caller.arn.clone())];
-        if let Principal::Role(name) = &caller.principal
-            && self.role(&caller.account, name).is_some()
-        {
-            names.push(Named::Aws(iam_arn(&caller.account, &format!("role/{name}"))));
-        }
+        names.extend(self.role_arn(caller).map(Named::Aws));
         if with_account {
             names.push(Named::Aws(caller.account.clone()));
-            names.push(Named::Aws(iam_arn(&caller.account, "root")));
+            names.push(Named::Aws(self.iam_arn(&caller.account, "root")));
         }
         names
+    }
+
+    /// ARN of the role behind a session, as long as the role exists.
+    fn role_arn(&self, caller: &Caller) -> Option<String> {
+        let Principal::Role(name) = &caller.principal else { return None };
+        let role = self.role(&caller.account, name)?;
+        Some(self.iam_arn(&caller.account, &format!("role/{}", role.full_name)))
     }
 
     fn context(&self, caller: &Caller, ask: &Ask<'_>) -> BTreeMap<String, Vec<String>> {
@@ -307,11 +320,7 @@ impl Identities {
         let mut set = |key: &str, values: Vec<String>| {
             context.insert(key.to_lowercase(), values);
         };
-        let principal_arn = match &caller.principal {
-            Principal::Role(name) => iam_arn(&caller.account, &format!("role/{name}")),
-            Principal::User(_) | Principal::Federated(_) | Principal::Root => caller.arn.clone(),
-        };
-        set("aws:PrincipalArn", vec![principal_arn]);
+        set("aws:PrincipalArn", vec![self.role_arn(caller).unwrap_or_else(|| caller.arn.clone())]);
         set("aws:PrincipalAccount", vec![caller.account.clone()]);
         if let Some(account) = self.accounts.get(&caller.account) {
             if let Some(organization) = &account.organization {
@@ -328,6 +337,6 @@ impl Identities {
     }
 }
 
-fn last_segment(path: &str) -> &str {
+pub(crate) fn last_segment(path: &str) -> &str {
     path.rsplit('/').next().unwrap_or(path)
 }

@@ -75,9 +75,9 @@ pub(crate) struct Registry {
 }
 
 impl Model {
-    pub fn new(token_lifetime: Duration) -> Self {
+    pub fn new(region: &str, token_lifetime: Duration) -> Self {
         Self {
-            identities: Identities::default(),
+            identities: Identities::new(names::partition(region)),
             tokens: Tokens::default(),
             settings: Settings {
                 token_lifetime,

@@ -69,10 +69,6 @@ pub(crate) fn repository_arn(account: &str, region: &str, name: &str) -> String 
     format!("arn:{}:ecr:{region}:{account}:repository/{name}", partition(region))
 }
 
-pub(crate) fn iam_arn(account: &str, rest: &str) -> String {
-    format!("arn:aws:iam::{account}:{rest}")
-}
-
 /// A repository's ARN taken apart.
 pub(crate) struct RepositoryArn {
     pub region: String,

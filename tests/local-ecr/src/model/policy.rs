@@ -50,10 +50,10 @@ impl RepositoryPolicy {
     }
 
     /// The text as it is read; `turn` picks the order of principals.
-    pub fn render(&self, read_back: ReadBack, turn: u64) -> String {
+    pub fn render(&self, read_back: ReadBack, partition: &str, turn: u64) -> String {
         let mut value = self.value.clone();
         if read_back.normalise {
-            normalise(&mut value);
+            normalise(&mut value, partition);
         }
         if read_back.shuffle {
             for statement in statements(&mut value) {
@@ -101,7 +101,7 @@ pub(crate) fn lock_out() -> ApiError {
     )
 }
 
-fn normalise(policy: &mut Value) {
+fn normalise(policy: &mut Value, partition: &str) {
     if let Some(statement) = policy.get_mut("Statement").filter(|statement| statement.is_object()) {
         *statement = json!([statement.take()]);
     }
@@ -110,7 +110,7 @@ fn normalise(policy: &mut Value) {
             let Some(kinds) = statement.get_mut(member).and_then(Value::as_object_mut) else { continue };
             for (kind, names) in kinds {
                 if kind == "AWS" {
-                    expand_accounts(names);
+                    expand_accounts(names, partition);
                 }
                 collapse(names);
             }
@@ -123,10 +123,10 @@ fn normalise(policy: &mut Value) {
     }
 }
 
-fn expand_accounts(names: &mut Value) {
+fn expand_accounts(names: &mut Value, partition: &str) {
     let expand = |name: &mut Value| {
         if let Some(account) = name.as_str().filter(|name| is_account_id(name)) {
-            *name = Value::String(format!("arn:aws:iam::{account}:root"));
+            *name = Value::String(format!("arn:{partition}:iam::{account}:root"));
         }
     };
     match names {
@@ -223,12 +223,12 @@ mod tests {
     fn read_back_means_the_same_in_other_words() {
         let text = statement(&json!({"AWS": ["210987654321", "arn:aws:iam::123456789012:role/known", "*"]}));
         let policy = RepositoryPolicy::parse(&text, |_| true).unwrap();
-        let renders: Vec<_> = (0..6).map(|turn| policy.render(ReadBack::default(), turn)).collect();
+        let renders: Vec<_> = (0..6).map(|turn| policy.render(ReadBack::default(), "aws", turn)).collect();
         assert!(renders.iter().any(|render| *render != renders[0]));
         assert!(renders[0].contains("arn:aws:iam::210987654321:root"));
         assert!(renders[0].contains(r#""Action":"ecr:BatchGetImage""#));
         let plain = ReadBack { shuffle: false, normalise: false };
-        let same: Value = serde_json::from_str(&policy.render(plain, 5)).unwrap();
+        let same: Value = serde_json::from_str(&policy.render(plain, "aws", 5)).unwrap();
         assert_eq!(same, serde_json::from_str::<Value>(&text).unwrap());
     }
 }

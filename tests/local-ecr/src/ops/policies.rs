@@ -96,7 +96,7 @@ pub(crate) fn delete(cx: &mut Context<'_>, input: Named) -> Answer {
 }
 
 fn policy_answer(cx: &mut Context<'_>, target: &Target, policy: &RepositoryPolicy) -> Value {
-    let text = policy.render(cx.model.settings.read_back, cx.model.next_turn());
+    let text = policy.render(cx.model.settings.read_back, names::partition(cx.region), cx.model.next_turn());
     json!({"registryId": target.account, "repositoryName": target.name, "policyText": text})
 }
 

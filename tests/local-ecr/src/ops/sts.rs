@@ -10,8 +10,8 @@ use crate::clock::later;
 use crate::error::ApiError;
 use crate::model::Model;
 use crate::model::iam::{Decision, Document, Kind, Named, Request};
-use crate::model::identity::{Ask, Caller, Credentials, Principal, Session};
-use crate::model::names::{iam_arn, is_account_id};
+use crate::model::identity::{Ask, Caller, Credentials, Identities, Principal, Role, Session, last_segment};
+use crate::model::names::is_account_id;
 use crate::model::tags::Tags;
 use crate::wire::jwt::WebIdentity;
 
@@ -39,7 +39,7 @@ fn assume_role(cx: &mut Context<'_>, form: &Form) -> Answer {
     let tags = session_tags(form)?;
     let policy = session_policy(form, cx.model.settings.packed_policy_limit)?;
     let chained = matches!(cx.caller.principal, Principal::Role(_));
-    let role = cx.model.identities.role(&role_arn.account, &role_arn.name).cloned();
+    let role = role_arn.find(&cx.model.identities).cloned();
     let Some(role) = role else { return Err(forbidden(cx.caller, "sts:AssumeRole", &role_arn.arn)) };
     let ask = |action: &'static str| {
         let ask =
@@ -67,14 +67,11 @@ fn assume_role(cx: &mut Context<'_>, form: &Form) -> Answer {
             "The requested DurationSeconds exceeds the MaxSessionDuration set for this role.",
         ));
     }
-    let packed = packed_size(form);
-    let caller = role_caller(&role_arn, &role.id, &session_name);
+    let caller = role_caller(&cx.model.identities, &role_arn, &role.id, &session_name);
     let credentials = open(cx.model, caller, policy, tags, duration, cx.now);
-    Ok(json!({
-        "Credentials": render(&credentials),
-        "AssumedRoleUser": {"AssumedRoleId": credentials.caller.user_id, "Arn": credentials.caller.arn},
-        "PackedPolicySize": packed,
-    }))
+    let Caller { user_id, arn, .. } = &credentials.caller;
+    let more = json!({"AssumedRoleUser": {"AssumedRoleId": user_id, "Arn": arn}});
+    Ok(render(cx.model, form, &credentials, more))
 }
 
 /// `AssumeRoleWithWebIdentity`: nobody signs it, the identity token speaks for the caller.
@@ -94,8 +91,8 @@ pub(crate) fn assume_role_with_web_identity(
         let message = format!("No OpenIDConnect provider found in your account for https://{}", identity.issuer);
         return Err(ApiError::new("InvalidIdentityToken", message));
     }
-    let role = account.roles.get(&role_arn.name).ok_or_else(denied)?;
-    let provider = iam_arn(&role_arn.account, &format!("oidc-provider/{}", identity.issuer));
+    let role = role_arn.find(&model.identities).cloned().ok_or_else(denied)?;
+    let provider = model.identities.iam_arn(&role_arn.account, &format!("oidc-provider/{}", identity.issuer));
     let mut request = Request {
         principals: vec![Named::Federated(provider.clone())],
         action: "sts:AssumeRoleWithWebIdentity".to_owned(),
@@ -115,16 +112,16 @@ pub(crate) fn assume_role_with_web_identity(
             "The requested DurationSeconds exceeds the MaxSessionDuration set for this role.",
         ));
     }
-    let caller = role_caller(&role_arn, &role.id, &session_name);
+    let caller = role_caller(&model.identities, &role_arn, &role.id, &session_name);
     let credentials = open(model, caller, policy, Tags::new(), duration, now);
-    Ok(json!({
-        "Credentials": render(&credentials),
-        "AssumedRoleUser": {"AssumedRoleId": credentials.caller.user_id, "Arn": credentials.caller.arn},
-        "PackedPolicySize": packed_size(form),
+    let Caller { user_id, arn, .. } = &credentials.caller;
+    let more = json!({
+        "AssumedRoleUser": {"AssumedRoleId": user_id, "Arn": arn},
         "SubjectFromWebIdentityToken": identity.subject,
         "Provider": provider,
         "Audience": identity.audiences.first(),
-    }))
+    });
+    Ok(render(model, form, &credentials, more))
 }
 
 fn federation_token(cx: &mut Context<'_>, form: &Form) -> Answer {
@@ -137,7 +134,7 @@ fn federation_token(cx: &mut Context<'_>, form: &Form) -> Answer {
     let tags = session_tags(form)?;
     let policy = session_policy(form, cx.model.settings.packed_policy_limit)?;
     let duration = duration(form, Duration::from_hours(12), Duration::from_hours(36))?;
-    let arn = format!("arn:aws:sts::{}:federated-user/{name}", cx.caller.account);
+    let arn = cx.model.identities.sts_arn(&cx.caller.account, &format!("federated-user/{name}"));
     let allowed = cx.authorize_any("sts:GetFederationToken", &arn);
     allowed.map_err(|_| forbidden(cx.caller, "sts:GetFederationToken", &arn))?;
     let caller = Caller {
@@ -149,11 +146,9 @@ fn federation_token(cx: &mut Context<'_>, form: &Form) -> Answer {
         session: None,
     };
     let credentials = open(cx.model, caller, policy, tags, duration, cx.now);
-    Ok(json!({
-        "Credentials": render(&credentials),
-        "FederatedUser": {"FederatedUserId": credentials.caller.user_id, "Arn": credentials.caller.arn},
-        "PackedPolicySize": packed_size(form),
-    }))
+    let Caller { user_id, arn, .. } = &credentials.caller;
+    let more = json!({"FederatedUser": {"FederatedUserId": user_id, "Arn": arn}});
+    Ok(render(cx.model, form, &credentials, more))
 }
 
 /// A role's ARN taken apart; the name is what follows the path.
@@ -161,6 +156,7 @@ struct RoleArn {
     arn: String,
     account: String,
     name: String,
+    full_name: String,
 }
 
 impl RoleArn {
@@ -169,15 +165,23 @@ impl RoleArn {
         let parts: Vec<&str> = arn.splitn(6, ':').collect();
         let ["arn", _, "iam", "", account, resource] = parts.as_slice() else { return Err(invalid()) };
         let path = resource.strip_prefix("role/").filter(|_| is_account_id(account)).ok_or_else(invalid)?;
-        let name = path.rsplit('/').next().unwrap_or(path);
-        Ok(Self { arn: arn.to_owned(), account: (*account).to_owned(), name: name.to_owned() })
+        Ok(Self {
+            arn: arn.to_owned(),
+            account: (*account).to_owned(),
+            name: last_segment(path).to_owned(),
+            full_name: path.to_owned(),
+        })
+    }
+
+    fn find<'a>(&self, identities: &'a Identities) -> Option<&'a Role> {
+        identities.role(&self.account, &self.name).filter(|role| role.full_name == self.full_name)
     }
 }
 
-fn role_caller(role: &RoleArn, id: &str, session_name: &str) -> Caller {
+fn role_caller(identities: &Identities, role: &RoleArn, id: &str, session_name: &str) -> Caller {
     Caller {
         account: role.account.clone(),
-        arn: format!("arn:aws:sts::{}:assumed-role/{}/{session_name}", role.account, role.name),
+        arn: identities.sts_arn(&role.account, &format!("assumed-role/{}/{session_name}", role.name)),
         user_id: format!("{id}:{session_name}"),
         access_key: String::new(),
         principal: Principal::Role(role.name.clone()),
@@ -198,14 +202,20 @@ fn open(
     model.identities.open_session(caller, session, now)
 }
 
-fn render(credentials: &Credentials) -> Value {
+/// The members that all answers with credentials share, and those of this one.
+fn render(model: &Model, form: &Form, credentials: &Credentials, mut answer: Value) -> Value {
     let expires = credentials.caller.session.as_ref().map(|session| session.expires_at);
-    json!({
+    let percent = packed_characters(form) * 100 / model.settings.packed_policy_limit.max(1);
+    answer["Credentials"] = json!({
         "AccessKeyId": credentials.caller.access_key,
         "SecretAccessKey": credentials.secret,
         "SessionToken": credentials.session_token,
         "Expiration": expires.map(|at| at.strftime("%Y-%m-%dT%H:%M:%SZ").to_string()),
-    })
+    });
+    answer["PackedPolicySize"] = json!(percent);
+    answer["SessionTokenUtilization"] = json!(percent);
+    answer["SessionTokenSize"] = json!(credentials.session_token.as_ref().map(String::len));
+    answer
 }
 
 fn required<'a>(form: &'a Form, member: &str) -> Result<&'a str, ApiError> {
@@ -265,6 +275,10 @@ fn session_policy(form: &Form, packed_limit: usize) -> Result<Option<Document>, 
     if text.chars().count() > 2048 {
         return Err(constraint("Policy", text, "Member must have length less than or equal to 2048"));
     }
+    if !text.chars().all(|c| matches!(c, '\t' | '\n' | '\r' | ' '..='\u{ff}')) {
+        let rule = "Member must satisfy regular expression pattern: [\\u0009\\u000A\\u000D\\u0020-\\u00FF]+";
+        return Err(constraint("Policy", text, rule));
+    }
     let document = Document::parse(text, Kind::Identity)
         .map_err(|error| ApiError::new("MalformedPolicyDocument", format!("Syntax errors in policy: {error}")))?;
     let packed = packed_characters(form);
@@ -282,10 +296,6 @@ fn packed_characters(form: &Form) -> usize {
     let tags: usize =
         form.iter().filter(|(member, _)| member.starts_with("Tags.member.")).map(|(_, value)| value.len()).sum();
     policy.map_or(0, |policy| policy.to_string().len()) + tags
-}
-
-fn packed_size(form: &Form) -> usize {
-    packed_characters(form) * 100 / 2048
 }
 
 fn session_tags(form: &Form) -> Result<Tags, ApiError> {
