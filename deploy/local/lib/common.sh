@@ -32,12 +32,14 @@ need_rust() {
     command -v cc >/dev/null || die "a C compiler is missing: apt-get install build-essential"
 }
 
-# with_progress PATTERN EVERY WHAT LOG COMMAND...: runs a command and says now and then how many lines match.
+# with_progress COUNT EVERY WHAT SHOW LOG COMMAND...: runs a command and says now and then how many lines match COUNT; lines
+# that match SHOW are shown.
 with_progress() {
-    local pattern=$1 every=$2 what=$3 log=$4
-    shift 4
-    if ! "$@" 2>&1 | tee "$log" | awk -v pattern="$pattern" -v every="$every" -v what="$what" '
-            $0 ~ pattern && ++count % every == 0 { print "  " count " of " what; fflush() }' >&2; then
+    local count=$1 every=$2 what=$3 show=$4 log=$5
+    shift 5
+    if ! "$@" 2>&1 | tee "$log" | awk -v count="$count" -v every="$every" -v what="$what" -v show="$show" '
+            $0 ~ count && ++counted % every == 0 { print "  " counted " of " what; fflush() }
+            $0 ~ show { sub(/^ */, "  "); print; fflush() }' >&2; then
         die "$1 failed, see $log:"$'\n'"$(tail -n 30 "$log")"
     fi
 }

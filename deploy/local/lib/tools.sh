@@ -157,7 +157,7 @@ build_kube() {
     quietly go_in "$HERE/kube" mod download
     total=$(go_in "$HERE/kube" list -mod=readonly -deps . | wc -l)
     say "building Kubernetes $KUBERNETES_VERSION once: about 7 minutes on 2 cores"
-    with_progress '^[a-z]' 200 "$total packages compiled" "$cache/build.log" \
+    with_progress '^[a-z]' 200 "$total packages compiled" '^ecr-operator' "$cache/build.log" \
         go_in "$HERE/kube" build -v -mod=readonly -trimpath -ldflags "$LINK_FLAGS" -o "$directory/kube" .
 }
 

@@ -6,16 +6,20 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::request::Parts;
 use http::{Method, Response, StatusCode};
+use jiff::Timestamp;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
+use crate::calls::{self, Call};
 use crate::control;
 use crate::model::PageQuirks;
 use crate::model::policy::ReadBack;
+use crate::ops::pod_identity;
 use crate::seed;
 use crate::server::json as respond;
 use crate::shared::Shared;
+use crate::wire::jwt::WebIdentity;
 use crate::{ADMIN_PREFIX, lock};
 
 type Outcome = Result<Value, (StatusCode, String)>;
@@ -70,7 +74,8 @@ struct Query {
 pub(crate) async fn handle(shared: &Shared, request: &Parts, body: &Bytes) -> Response<Bytes> {
     let path = request.uri.path().strip_prefix(ADMIN_PREFIX).unwrap_or_default();
     let outcome = match (&request.method, path) {
-        (&Method::GET, "calls") => Ok(calls(shared, request.uri.query().unwrap_or_default()).await),
+        (&Method::GET, "calls") => Ok(select_calls(shared, request.uri.query().unwrap_or_default()).await),
+        (&Method::GET, "pod-identity") => pod_identity(shared, request),
         _ => act(shared, &request.method, path, body),
     };
     match outcome {
@@ -79,7 +84,7 @@ pub(crate) async fn handle(shared: &Shared, request: &Parts, body: &Bytes) -> Re
     }
 }
 
-async fn calls(shared: &Shared, query: &str) -> Value {
+async fn select_calls(shared: &Shared, query: &str) -> Value {
     let mut wanted = Query::default();
     for (key, value) in form_urlencoded::parse(query.as_bytes()) {
         match key.as_ref() {
@@ -100,6 +105,37 @@ async fn calls(shared: &Shared, query: &str) -> Value {
             && fits(&wanted.resource, &call.resource)
     });
     json!(found.await)
+}
+
+/// The one address here that speaks AWS's language: the agent of EKS Pod Identity.
+fn pod_identity(shared: &Shared, request: &Parts) -> Outcome {
+    let now = shared.clock.now();
+    let token = request.headers.get(http::header::AUTHORIZATION).and_then(|token| token.to_str().ok());
+    let identity = WebIdentity::parse(token.unwrap_or_default(), Timestamp::now());
+    let answer = identity.and_then(|identity| {
+        let found = pod_identity::credentials(&mut lock(&shared.model), &identity, now);
+        found.map(|(credentials, role)| (credentials, role, identity.subject))
+    });
+    let (outcome, role, subject) = match &answer {
+        Ok((_, role, subject)) => (calls::Outcome::Ok, role.clone(), subject.clone()),
+        Err(error) => (calls::Outcome::Error(error.code.to_string()), String::new(), String::new()),
+    };
+    shared.calls.push(Call {
+        at: now,
+        service: "eks-auth".to_owned(),
+        operation: "AssumeRoleForPodIdentity".to_owned(),
+        account: role.split(':').nth(4).unwrap_or_default().to_owned(),
+        region: shared.region.clone(),
+        access_key: String::new(),
+        principal: subject,
+        resource: role,
+        outcome,
+        request: json!({}),
+    });
+    answer.map(|(credentials, ..)| credentials).map_err(|error| {
+        let status = StatusCode::from_u16(error.status).unwrap_or(StatusCode::BAD_REQUEST);
+        (status, error.to_string())
+    })
 }
 
 fn act(shared: &Shared, method: &Method, path: &str, body: &[u8]) -> Outcome {

@@ -17,7 +17,7 @@ use crate::lock;
 pub struct Call {
     /// When it came in, by the model's clock.
     pub at: Timestamp,
-    /// `ecr`, `ecr-public`, `sts`, `tagging`, or `registry` for what goes to `/v2/`.
+    /// `ecr`, `ecr-public`, `sts`, `tagging`, `eks-auth` for Pod Identity, or `registry` for what goes to `/v2/`.
     pub service: String,
     /// The operation's name as AWS spells it; for the registry `Ping`, `GetManifest`, `PutManifest`, `GetBlob`, …
     pub operation: String,

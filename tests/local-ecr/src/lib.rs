@@ -42,7 +42,7 @@ pub use faults::{Action, Fault, Matcher, RateLimit};
 pub use model::PageQuirks;
 pub use model::policy::ReadBack;
 pub use registry::backend::BackendError;
-pub use seed::{Seed, SeedAccount, SeedError, SeedRepository, SeedRole, SeedUser};
+pub use seed::{Seed, SeedAccount, SeedError, SeedPodIdentity, SeedRepository, SeedRole, SeedUser};
 pub use snapshot::RepositorySnapshot;
 
 use registry::backend::Backend;

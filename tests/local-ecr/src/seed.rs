@@ -37,10 +37,27 @@ pub struct SeedAccount {
     pub roles: Vec<SeedRole>,
     /// Issuer URLs (`https://…`) whose web identities roles of the account may trust.
     pub oidc_providers: Vec<String>,
+    /// Associations of EKS Pod Identity.
+    pub pod_identities: Vec<SeedPodIdentity>,
     /// Id of the organization, `o-…`: the condition key `aws:PrincipalOrgID`.
     pub organization: Option<String>,
     /// `aws:PrincipalOrgPaths`.
     pub organization_paths: Vec<String>,
+}
+
+/// A role for the pods of a ServiceAccount, as EKS Pod Identity hands it out.
+///
+/// Point `AWS_CONTAINER_CREDENTIALS_FULL_URI` at `/_local/pod-identity`, and
+/// `AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE` at a token of the ServiceAccount for `pods.eks.amazonaws.com`.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct SeedPodIdentity {
+    /// Namespace of the ServiceAccount.
+    pub namespace: String,
+    /// Its name.
+    pub service_account: String,
+    /// ARN of the role; its trust policy must let `pods.eks.amazonaws.com` assume it and tag the session.
+    pub role_arn: String,
 }
 
 /// A user with an access key.
@@ -130,6 +147,10 @@ fn apply_account(model: &mut Model, seed: &SeedAccount) -> Result<(), SeedError>
         account.organization.clone_from(&seed.organization);
     }
     account.organization_paths.extend(seed.organization_paths.iter().cloned());
+    for pods in &seed.pod_identities {
+        let key = (pods.namespace.clone(), pods.service_account.clone());
+        account.pod_identities.insert(key, pods.role_arn.clone());
+    }
     for role in &seed.roles {
         let what = format!("role {}", role.name);
         let trust = document(&what, &role.trust, Kind::Resource)?;

@@ -61,6 +61,8 @@ pub(crate) struct Account {
     pub roles: BTreeMap<String, Role>,
     /// Issuers (without the scheme) whose web identities the account accepts.
     pub oidc_providers: BTreeSet<String>,
+    /// ARNs of roles by namespace and ServiceAccount: the associations of EKS Pod Identity.
+    pub pod_identities: BTreeMap<(String, String), String>,
     pub organization: Option<String>,
     pub organization_paths: Vec<String>,
 }

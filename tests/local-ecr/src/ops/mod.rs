@@ -2,6 +2,7 @@
 
 pub(crate) mod images;
 pub(crate) mod paging;
+pub(crate) mod pod_identity;
 pub(crate) mod policies;
 pub(crate) mod registry;
 pub(crate) mod repositories;

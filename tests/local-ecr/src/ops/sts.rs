@@ -152,7 +152,7 @@ fn federation_token(cx: &mut Context<'_>, form: &Form) -> Answer {
 }
 
 /// A role's ARN taken apart; the name is what follows the path.
-struct RoleArn {
+pub(super) struct RoleArn {
     arn: String,
     account: String,
     name: String,
@@ -160,7 +160,7 @@ struct RoleArn {
 }
 
 impl RoleArn {
-    fn parse(arn: &str) -> Result<Self, ApiError> {
+    pub fn parse(arn: &str) -> Result<Self, ApiError> {
         let invalid = || ApiError::validation(format_args!("{arn} is invalid"));
         let parts: Vec<&str> = arn.splitn(6, ':').collect();
         let ["arn", _, "iam", "", account, resource] = parts.as_slice() else { return Err(invalid()) };
@@ -173,12 +173,12 @@ impl RoleArn {
         })
     }
 
-    fn find<'a>(&self, identities: &'a Identities) -> Option<&'a Role> {
+    pub fn find<'a>(&self, identities: &'a Identities) -> Option<&'a Role> {
         identities.role(&self.account, &self.name).filter(|role| role.full_name == self.full_name)
     }
 }
 
-fn role_caller(identities: &Identities, role: &RoleArn, id: &str, session_name: &str) -> Caller {
+pub(super) fn role_caller(identities: &Identities, role: &RoleArn, id: &str, session_name: &str) -> Caller {
     Caller {
         account: role.account.clone(),
         arn: identities.sts_arn(&role.account, &format!("assumed-role/{}/{session_name}", role.name)),
@@ -189,7 +189,7 @@ fn role_caller(identities: &Identities, role: &RoleArn, id: &str, session_name: 
     }
 }
 
-fn open(
+pub(super) fn open(
     model: &mut Model,
     caller: Caller,
     policy: Option<Document>,

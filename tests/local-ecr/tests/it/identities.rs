@@ -243,6 +243,35 @@ async fn web_identities() {
 }
 
 #[tokio::test]
+async fn pods_get_the_role_of_their_service_account() {
+    let service = json!({"Effect": "Allow", "Principal": {"Service": "pods.eks.amazonaws.com"},
+        "Action": ["sts:AssumeRole", "sts:TagSession"]});
+    let local = with_role(service).await;
+    let pods = json!({"namespace": "ecr-operator", "serviceAccount": "ecr-operator", "roleArn": ROLE});
+    let seed = json!({"accounts": [{"id": ACCOUNT, "podIdentities": [pods]}]});
+    local.seed(&serde_json::from_value(seed).unwrap()).unwrap();
+    let ask = async |token: String| {
+        let request = http::Request::get(format!("{}/_local/pod-identity", local.url())).header("authorization", token);
+        crate::support::send(request.body(http_body_util::Full::default()).unwrap()).await.unwrap()
+    };
+    let audience = json!(["pods.eks.amazonaws.com"]);
+    let answer = ask(jwt("system:serviceaccount:ecr-operator:ecr-operator", &audience, 600)).await.json();
+    let part = |name: &str| answer[name].as_str().unwrap().to_owned();
+    let credentials = aws_credential_types::Credentials::new(
+        part("AccessKeyId"),
+        part("SecretAccessKey"),
+        Some(part("Token")),
+        None,
+        "pod",
+    );
+    let identity = sts_as(&local, credentials).get_caller_identity().send().await.unwrap();
+    assert_eq!(identity.arn(), Some("arn:aws:sts::123456789012:assumed-role/manager/eks-local-ecr-operator"));
+    assert_eq!(local.calls_of("AssumeRoleForPodIdentity")[0].resource, ROLE);
+    assert_eq!(ask(jwt("system:serviceaccount:default:default", &audience, 600)).await.status, 404);
+    assert_eq!(ask(jwt("system:serviceaccount:ecr-operator:ecr-operator", &json!("other"), 600)).await.status, 400);
+}
+
+#[tokio::test]
 async fn keys_are_rotated() {
     let local = start().await;
     local.remove_access_key(crate::support::KEY);

@@ -44,6 +44,8 @@ pub(crate) enum Named {
     Aws(String),
     /// An identity provider under `Federated`.
     Federated(String),
+    /// A service of AWS under `Service`.
+    Service(String),
 }
 
 #[derive(Debug, Clone)]
@@ -220,6 +222,7 @@ impl Principals {
         caller.iter().any(|named| match named {
             Named::Aws(name) => self.everybody || self.aws.iter().any(|listed| listed == name),
             Named::Federated(name) => self.federated.iter().any(|listed| listed == name),
+            Named::Service(name) => self.service.iter().any(|listed| listed == name),
         })
     }
 }
