@@ -258,7 +258,11 @@ fn core(call: &'static str, repository: &types::Repository) -> Result<Core, AwsE
         arn: text(repository.repository_arn(), "repositoryArn")?,
         uri: text(repository.repository_uri(), "repositoryUri")?,
         registry_id: text(repository.registry_id(), "registryId")?,
-        created_at: repository.created_at().and_then(timestamp).ok_or_else(|| incomplete(call, "createdAt"))?,
+        // To the second, as a status of Kubernetes keeps it: the two are compared.
+        created_at: repository
+            .created_at()
+            .and_then(|time| Timestamp::from_second(time.secs()).ok())
+            .ok_or_else(|| incomplete(call, "createdAt"))?,
         mutability: Mutability::new(mode, excluded.iter().map(|filter| filter.filter().to_owned()).collect()),
         scan_on_push: repository
             .image_scanning_configuration()

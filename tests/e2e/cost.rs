@@ -91,6 +91,7 @@ async fn drift_of_many_is_found_by_one_listing_and_only_what_differs_is_looked_a
         (ready.count() == 120).then_some(())
     };
     world.eventually("all created", all).await;
+    world.age("app-8").await;
     for (operation, body) in [
         ("PutImageTagMutability", json!({"repositoryName": "app-7", "imageTagMutability": "MUTABLE"})),
         ("DeleteRepository", json!({"repositoryName": "app-8"})),
@@ -98,9 +99,7 @@ async fn drift_of_many_is_found_by_one_listing_and_only_what_differs_is_looked_a
         world.ecr.behind_the_back(ACCOUNT, REGION, operation, body).unwrap();
     }
     world.ecr.clear_calls();
-    let anew = Patch::Merge(json!({"metadata": {"annotations": {"ecr-operator.dev/reconcile-at": "now"}}}));
-    let registries: Api<EcrRegistry> = Api::all(world.client.clone());
-    registries.patch(&world.registry, &PatchParams::default(), &anew).await.unwrap();
+    world.again(&Api::<EcrRegistry>::all(world.client.clone()), &world.registry).await;
     let repaired = |object: &EcrRepository| object.status.as_ref().is_some_and(|status| status.drift.is_some());
     world.until(&world.api::<EcrRepository>(), "app-7", "repaired", repaired).await;
     world.eventually("app-8 created again", || async { world.there("app-8") }).await;

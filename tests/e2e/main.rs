@@ -14,6 +14,7 @@ mod api_rules_repository;
 mod api_rules_updates;
 mod cost;
 mod moto;
+mod ownership;
 mod pull_secret;
 mod registry;
 mod repository;
