@@ -11,7 +11,7 @@ use crate::aws::identity::{faulty, incomplete};
 use crate::core::lifecycle::LifecycleDocument;
 use crate::core::ownership::Tags;
 use crate::core::policy::PolicyDocument;
-use crate::core::repository::{Creation, Encryption, Mutability, Observed, Reading, Step};
+use crate::core::repository::{Core, Creation, Encryption, Mutability, Reading, Step};
 use crate::core::token::{Life, Secret};
 
 /// ECR in one Region, as one identity.
@@ -31,6 +31,9 @@ pub struct Images {
     pub newest: Option<Timestamp>,
 }
 
+/// A repository with its name.
+pub type Named = (String, Core);
+
 impl Ecr {
     pub(super) fn new(config: &SdkConfig) -> Self {
         Self { client: Client::new(config) }
@@ -40,13 +43,38 @@ impl Ecr {
     ///
     /// # Errors
     /// Where ECR can't be asked.
-    pub async fn describe(&self, name: &str) -> Result<Option<Observed>, AwsError> {
+    pub async fn describe(&self, name: &str) -> Result<Option<Core>, AwsError> {
         const CALL: &str = "ecr:DescribeRepositories";
         let answer = self.client.describe_repositories().repository_names(name).send().await;
         let Some(answer) = found(answer.map_err(|error| AwsError::new(CALL, &error)))? else {
             return Ok(None);
         };
-        answer.repositories().first().map(|repository| observed(CALL, repository)).transpose()
+        answer.repositories().first().map(|repository| core(CALL, repository)).transpose()
+    }
+
+    /// One page of all repositories of the registry, up to 1,000, and the token of the next.
+    ///
+    /// # Errors
+    /// Where ECR can't be asked.
+    pub async fn page(&self, token: Option<String>) -> Result<(Vec<Named>, Option<String>), AwsError> {
+        const CALL: &str = "ecr:DescribeRepositories";
+        let answer = self.client.describe_repositories().max_results(1000).set_next_token(token).send().await;
+        let answer = answer.map_err(|error| AwsError::new(CALL, &error))?;
+        let named = answer.repositories().iter().map(|repository| named(CALL, repository)).collect::<Result<_, _>>()?;
+        Ok((named, answer.next_token))
+    }
+
+    /// Up to 100 repositories by name; `None` where one of them isn't there: ECR then tells of none.
+    ///
+    /// # Errors
+    /// Where ECR can't be asked.
+    pub async fn describe_all(&self, names: &[String]) -> Result<Option<Vec<Named>>, AwsError> {
+        const CALL: &str = "ecr:DescribeRepositories";
+        let answer = self.client.describe_repositories().set_repository_names(Some(names.to_vec())).send().await;
+        let answer = found(answer.map_err(|error| AwsError::new(CALL, &error)))?;
+        answer
+            .map(|answer| answer.repositories().iter().map(|repository| named(CALL, repository)).collect())
+            .transpose()
     }
 
     /// All tags of the repository with that ARN; `None` where there is none.
@@ -103,7 +131,7 @@ impl Ecr {
     ///
     /// # Errors
     /// [`Kind::AlreadyExists`] among others.
-    pub async fn create(&self, name: &str, creation: &Creation) -> Result<Observed, AwsError> {
+    pub async fn create(&self, name: &str, creation: &Creation) -> Result<Core, AwsError> {
         const CALL: &str = "ecr:CreateRepository";
         let encryption = creation.encryption.as_ref().map(|encryption| {
             types::EncryptionConfiguration::builder()
@@ -125,13 +153,7 @@ impl Ecr {
             .send()
             .await
             .map_err(|error| AwsError::new(CALL, &error))?;
-        let made = answer.repository().ok_or_else(|| incomplete(CALL, "repository"))?;
-        Ok(Observed {
-            tags: creation.tags.clone(),
-            lifecycle: Reading::Absent,
-            policy: Reading::Absent,
-            ..observed(CALL, made)?
-        })
+        core(CALL, answer.repository().ok_or_else(|| incomplete(CALL, "repository"))?)
     }
 
     /// Takes any step but a creation.
@@ -227,16 +249,20 @@ fn found<T>(answer: Result<T, AwsError>) -> Result<Option<T>, AwsError> {
     }
 }
 
-fn observed(call: &'static str, repository: &types::Repository) -> Result<Observed, AwsError> {
+fn core(call: &'static str, repository: &types::Repository) -> Result<Core, AwsError> {
     let text = |value: Option<&str>, what| value.map(str::to_owned).ok_or_else(|| incomplete(call, what));
     let mode = repository.image_tag_mutability().map_or("MUTABLE", types::ImageTagMutability::as_str);
     let excluded = repository.image_tag_mutability_exclusion_filters();
     let encryption = repository.encryption_configuration();
-    Ok(Observed {
+    Ok(Core {
         arn: text(repository.repository_arn(), "repositoryArn")?,
         uri: text(repository.repository_uri(), "repositoryUri")?,
         registry_id: text(repository.registry_id(), "registryId")?,
-        created_at: repository.created_at().and_then(timestamp).ok_or_else(|| incomplete(call, "createdAt"))?,
+        // To the second, as a status of Kubernetes keeps it: the two are compared.
+        created_at: repository
+            .created_at()
+            .and_then(|time| Timestamp::from_second(time.secs()).ok())
+            .ok_or_else(|| incomplete(call, "createdAt"))?,
         mutability: Mutability::new(mode, excluded.iter().map(|filter| filter.filter().to_owned()).collect()),
         scan_on_push: repository
             .image_scanning_configuration()
@@ -245,10 +271,12 @@ fn observed(call: &'static str, repository: &types::Repository) -> Result<Observ
             kind: encryption.map_or("AES256", |encryption| encryption.encryption_type().as_str()).to_owned(),
             key: encryption.and_then(|encryption| encryption.kms_key()).map(str::to_owned),
         },
-        tags: Tags::new(),
-        lifecycle: Reading::Unread,
-        policy: Reading::Unread,
     })
+}
+
+fn named(call: &'static str, repository: &types::Repository) -> Result<Named, AwsError> {
+    let name = repository.repository_name().ok_or_else(|| incomplete(call, "repositoryName"))?;
+    Ok((name.to_owned(), core(call, repository)?))
 }
 
 fn tags(call: &'static str, tags: &Tags) -> Result<Vec<types::Tag>, AwsError> {

@@ -3,9 +3,11 @@
 mod ecr;
 mod error;
 mod identity;
+mod snapshot;
 mod tokens;
 
-pub use ecr::{Ecr, Images};
+pub use ecr::{Ecr, Images, Named};
 pub use error::{AwsError, Kind};
 pub use identity::{Caller, Credentials, Endpoint, Session, SessionOptions, StaticKey};
+pub use snapshot::Snapshots;
 pub use tokens::{Lookup, Tokens};

@@ -9,10 +9,12 @@ use kube::core::PartialObjectMeta;
 use kube::runtime::reflector::{ObjectRef, Store};
 use kube::{Client, Resource, ResourceExt};
 use tokio::sync::broadcast;
+use tokio::sync::mpsc::UnboundedSender;
 
 use crate::api::{ClusterEcrPullSecret, EcrPullSecret, EcrRegistry, EcrRepository, SUSPEND};
-use crate::aws::Tokens;
+use crate::aws::{Snapshots, Tokens};
 use crate::cluster::{Events, Statuses};
+use crate::controller::checks::Checks;
 use crate::controller::registries::Registries;
 use crate::core::backoff;
 use crate::core::reason::{Class, Problem, Reason};
@@ -57,6 +59,12 @@ pub struct Context {
     pub metrics: Metrics,
     /// Failures in a row, by object.
     pub attempts: Attempts,
+    /// When repositories were last checked.
+    pub checks: Checks,
+    /// Of registries' repositories.
+    pub snapshots: Snapshots,
+    /// Asks for a look at a repository.
+    pub repositories: UnboundedSender<ObjectRef<EcrRepository>>,
     /// Registries as they were last found.
     pub registry_seen: Changes,
     /// Registries that became other than they were.

@@ -11,6 +11,7 @@ use crate::controller::context::{Context, is_suspended, suspended};
 use crate::controller::registries::Registry;
 use crate::controller::report::Report;
 use crate::controller::repository::{self, Stop};
+use crate::controller::repository_status::report;
 use crate::core::ownership::Owner;
 use crate::core::reason::{Problem, Reason};
 use crate::core::repository::Desired;
@@ -33,13 +34,13 @@ pub async fn repository(object: &EcrRepository, context: &Context) -> Result<Act
         return Ok(Action::await_change());
     }
     if is_suspended(object) {
-        return repository::report(object, context, Report::held(&suspended())).await;
+        return report(object, context, Report::problem(suspended())).await;
     }
     match release(object, context).await {
         Ok(released) => let_go(object, context, &released).await,
         Err(Stop::Problem(problem)) => {
             let problem = with_way_out(problem);
-            repository::report(object, context, Report::problem(problem)).await
+            report(object, context, Report::problem(problem)).await
         }
         Err(Stop::Kubernetes(error)) => Err(error),
         Err(Stop::Superseded) => Ok(Action::await_change()),
@@ -55,6 +56,7 @@ async fn release(object: &EcrRepository, context: &Context) -> Result<Released, 
         return Ok(Released::Kept("mode is Plan".to_owned()));
     }
     let registry = context.registries.resolve(&object.spec.registry_ref.name).await?;
+    registry.works()?;
     let desired = repository::desired(object, &registry, context)?;
     if desired.plan_only {
         return Ok(Released::Kept(format!("EcrRegistry {} is in mode Plan", registry.name)));
@@ -155,4 +157,5 @@ fn forget(object: &EcrRepository, context: &Context) {
     let uid = object.uid().unwrap_or_default();
     context.attempts.reset(&uid);
     context.statuses.forget(&uid);
+    context.checks.forget(&uid);
 }

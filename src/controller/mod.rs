@@ -1,7 +1,9 @@
 //! Where Kubernetes and AWS meet: one reconcile a kind, and the wiring of watches, stores and queues around them.
 
+mod checks;
 mod context;
 mod deletion;
+mod drift;
 mod pull_secret;
 mod pull_secret_kind;
 mod pull_secret_status;
@@ -9,6 +11,8 @@ mod registries;
 mod registry;
 mod report;
 mod repository;
+mod repository_apply;
+mod repository_status;
 mod service_accounts;
 mod triggers;
 mod wiring;

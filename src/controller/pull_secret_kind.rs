@@ -12,6 +12,7 @@ use crate::api::{
     TokenAccess,
 };
 use crate::controller::context::Context;
+use crate::core::glob;
 use crate::core::reason::{Problem, Reason};
 use crate::core::selector::{NamespaceView, selects};
 
@@ -141,7 +142,8 @@ impl PullSecret for ClusterEcrPullSecret {
     }
 
     fn namespaces(&self, context: &Context) -> Result<Vec<Labelled>, Problem> {
-        let excluded = |name: &str| self.spec.exclude_namespaces.iter().flatten().any(|excluded| excluded == name);
+        let excluded =
+            |name: &str| self.spec.exclude_namespaces.iter().flatten().any(|excluded| glob::matches(excluded, name));
         let selected = context.stores.namespaces.state().into_iter().filter_map(|namespace| {
             let name = namespace.name_any();
             let view = NamespaceView { name: &name, labels: namespace.labels() };

@@ -7,9 +7,10 @@ use std::time::Duration;
 use jiff::{SignedDuration, Timestamp};
 use kube::runtime::reflector::{ObjectRef, Store};
 
-use crate::api::{EcrRegistry, EcrRegistrySpec, Identity, ScopeTokens};
+use crate::api::{EcrRegistry, EcrRegistrySpec, Identity, SUSPEND, ScopeTokens};
 use crate::aws::{AwsError, Caller, Credentials, Endpoint, Session, SessionOptions};
 use crate::cluster::AccessKeys;
+use crate::controller::context::is_suspended;
 use crate::core::backoff;
 use crate::core::names::{AccountId, Region};
 use crate::core::pull_secret::Offer;
@@ -31,6 +32,26 @@ pub struct Registry {
     pub manager: Arc<Session>,
     /// Its ARN.
     pub caller_arn: String,
+    suspended: bool,
+}
+
+impl Registry {
+    /// Whether work on repositories goes on; tokens are renewed all the same.
+    ///
+    /// # Errors
+    /// `Suspended`, by annotation.
+    pub fn works(&self) -> Result<(), Problem> {
+        if !self.suspended {
+            return Ok(());
+        }
+        Err(Problem::new(
+            Reason::Suspended,
+            format!(
+                "EcrRegistry {} is suspended by the annotation {SUSPEND}; nothing is done until it is removed",
+                self.name
+            ),
+        ))
+    }
 }
 
 /// A session and who it turned out to be.
@@ -61,6 +82,14 @@ pub struct Registries {
     options: SessionOptions,
     allow_endpoint_override: bool,
     sessions: Mutex<HashMap<SessionKey, Arc<Known>>>,
+    rounds: Mutex<HashMap<String, Round>>,
+}
+
+/// Of looks at a registry's repositories.
+#[derive(Debug, Default)]
+struct Round {
+    every: Option<Duration>,
+    next_snapshot: Option<Timestamp>,
 }
 
 impl Registries {
@@ -72,7 +101,7 @@ impl Registries {
         options: SessionOptions,
         allow_endpoint_override: bool,
     ) -> Self {
-        Self { store, keys, options, allow_endpoint_override, sessions: Mutex::default() }
+        Self { store, keys, options, allow_endpoint_override, sessions: Mutex::default(), rounds: Mutex::default() }
     }
 
     /// The registry of that name.
@@ -90,6 +119,7 @@ impl Registries {
             region,
             account,
             manager: known.session.clone(),
+            suspended: is_suspended(&*object),
             caller_arn: caller.arn,
             spec: object.spec.clone(),
         })
@@ -167,6 +197,30 @@ impl Registries {
         let parsed =
             declared.and_then(|text| text.parse::<SignedDuration>().ok()).and_then(|interval| interval.try_into().ok());
         parsed.unwrap_or(DRIFT_INTERVAL)
+    }
+
+    /// How often each of its repositories is checked; `None`: never.
+    #[must_use]
+    pub fn check_every(&self, name: &str) -> Option<Duration> {
+        let rounds = self.rounds.lock().unwrap_or_else(PoisonError::into_inner);
+        rounds.get(name).map_or_else(|| Some(self.drift_interval(name)), |round| round.every)
+    }
+
+    /// Sets it.
+    pub fn set_check_every(&self, name: &str, every: Option<Duration>) {
+        let mut rounds = self.rounds.lock().unwrap_or_else(PoisonError::into_inner);
+        rounds.entry(name.to_owned()).or_default().every = every;
+    }
+
+    /// Whether it is time for a snapshot of its repositories; if so, the next is an `interval` later.
+    pub fn snapshot_due(&self, name: &str, interval: Duration, now: Timestamp) -> bool {
+        let mut rounds = self.rounds.lock().unwrap_or_else(PoisonError::into_inner);
+        let round = rounds.entry(name.to_owned()).or_default();
+        let due = round.next_snapshot.is_none_or(|next| next <= now);
+        if due {
+            round.next_snapshot = now.saturating_add(SignedDuration::try_from(interval).unwrap_or_default()).ok();
+        }
+        due
     }
 
     async fn puller(&self, registry: &Registry, region: &Region) -> Result<Arc<Known>, Problem> {

@@ -9,7 +9,8 @@ use kube::runtime::controller::Action;
 use kube::{Api, ResourceExt};
 
 use crate::api::{EcrRegistry, EcrRegistryStatus, RECONCILE_AT, ScopeTokens};
-use crate::controller::context::{Change, Context, RegistryChange, is_suspended, suspended};
+use crate::controller::context::{Change, Context, RegistryChange};
+use crate::controller::drift;
 use crate::controller::report::transition;
 use crate::core::conditions::{Verdict, conditions};
 use crate::core::hosts::{HostKind, RegistryHost};
@@ -59,11 +60,13 @@ pub async fn reconcile(object: Arc<EcrRegistry>, context: Arc<Context>) -> Resul
     Ok(Action::requeue(next))
 }
 
+fn asks_anew(object: &EcrRegistry) -> bool {
+    let handled = object.status.as_ref().and_then(|status| status.last_handled_reconcile_at.as_ref());
+    object.annotations().get(RECONCILE_AT).is_some_and(|asked| Some(asked) != handled)
+}
+
 /// Fills in what was found; the message says as whom.
 async fn look(object: &EcrRegistry, context: &Context, status: &mut EcrRegistryStatus) -> Result<String, Problem> {
-    if is_suspended(object) {
-        return Err(suspended());
-    }
     let registry = context.registries.resolve(&object.name_any()).await?;
     status.account_id = Some(registry.account.to_string());
     status.caller_arn = Some(registry.caller_arn.clone());
@@ -75,6 +78,8 @@ async fn look(object: &EcrRegistry, context: &Context, status: &mut EcrRegistryS
     status.registry_host =
         RegistryHost::new(registry.account.clone(), registry.region.clone(), kind).map(|host| host.to_string());
     status.pull_caller_arn = Some(context.registries.pull_caller(&registry).await?);
+    registry.works()?;
+    status.full_check_every = drift::watch(&registry, context, asks_anew(object)).await.and_then(drift::spelled);
     not_implemented(object)?;
     Ok(format!("account {} as {}", registry.account, registry.caller_arn))
 }
@@ -84,7 +89,6 @@ fn not_implemented(object: &EcrRegistry) -> Result<(), Problem> {
     let spec = &object.spec;
     let fields: Vec<_> = [
         (spec.push.is_some(), "push"),
-        (spec.read_budget_per_hour.is_some(), "readBudgetPerHour"),
         (
             spec.pull.as_ref().is_some_and(|pull| pull.scope_tokens == ScopeTokens::Required),
             "pull.scopeTokens: Required (set Never)",

@@ -29,12 +29,6 @@ impl Report {
         Self { status: None, problem: Some(problem), events: Vec::new(), ready: String::new() }
     }
 
-    /// No pass at all.
-    #[must_use]
-    pub fn held(problem: &Problem) -> Self {
-        Self::problem(problem.clone())
-    }
-
     /// The verdict, given the conditions so far.
     pub fn verdict<K: Resource>(&self, object: &K, old: &[Condition], observed: Option<i64>) -> Verdict {
         let generation = object.meta().generation.unwrap_or_default();

@@ -5,32 +5,26 @@ use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 use kube::runtime::controller::Action;
-use kube::runtime::reflector::ObjectRef;
 use kube::{Api, ResourceExt};
 
-use crate::api::{EcrRepository, EcrRepositoryStatus, RECONCILE_AT};
-use crate::aws::{AwsError, Ecr, Kind};
-use crate::cluster::{What, is_conflict, is_not_found, set_finalizer};
+use crate::api::{AdoptionPolicy, EcrRepository, RECONCILE_AT};
+use crate::aws::{AwsError, Ecr};
+use crate::cluster::{is_conflict, is_not_found, set_finalizer};
 use crate::controller::context::{Context, is_suspended, suspended};
 use crate::controller::deletion;
 use crate::controller::registries::Registry;
-use crate::controller::report::{Report, steps_told, transition};
+use crate::controller::report::Report;
+use crate::controller::repository_apply::{Outcome, exists_already, step_through};
+use crate::controller::repository_status::{POLICY, report, told};
 use crate::core::access::Access;
-use crate::core::conditions::Verdict;
-use crate::core::ownership::{Claim, Owner, Ownership, ownership};
+use crate::core::ownership::Owner;
 use crate::core::policy::WantedPolicy;
 use crate::core::reason::{Problem, Reason};
-use crate::core::repository::{self, Desired, Guard, Observed, Plan, Step, Wanted};
+use crate::core::repository::{self, Aspect, Desired, Digests, Observed, Reading, Wanted};
 use crate::core::selector::NamespaceView;
-use crate::core::token::fraction;
 
 /// ECR may deny for so long that it has what it just created.
 const GRACE_AFTER_CREATION: SignedDuration = SignedDuration::from_mins(2);
-
-/// In `status.managedPolicies`.
-const LIFECYCLE: &str = "lifecyclePolicy";
-/// In `status.managedPolicies`.
-const POLICY: &str = "repositoryPolicy";
 
 /// What ends a pass early.
 #[derive(Debug, thiserror::Error)]
@@ -46,13 +40,15 @@ pub enum Stop {
     Superseded,
 }
 
-/// What one pass did.
-#[derive(Debug, Default)]
-struct Outcome {
-    observed: Option<Observed>,
-    plan: Plan,
-    done: Vec<Step>,
-    failed: Vec<(Step, AwsError)>,
+/// How much a pass asks AWS.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Look {
+    /// It is as declared, by all that is known, and it isn't its turn.
+    None,
+    /// It was never there: created without asking first, ECR itself says if there is one.
+    Create,
+    /// These aspects.
+    At(Vec<Aspect>),
 }
 
 /// Brings one repository to what its object declares.
@@ -64,7 +60,7 @@ pub async fn reconcile(object: Arc<EcrRepository>, context: Arc<Context>) -> Res
         return deletion::repository(&object, &context).await;
     }
     if is_suspended(&*object) {
-        return report(&object, &context, Report::held(&suspended())).await;
+        return report(&object, &context, Report::problem(suspended())).await;
     }
     match pass(&object, &context).await {
         Ok(done) => report(&object, &context, done).await,
@@ -76,34 +72,42 @@ pub async fn reconcile(object: Arc<EcrRepository>, context: Arc<Context>) -> Res
 
 async fn pass(object: &EcrRepository, context: &Context) -> Result<Report, Stop> {
     let registry = context.registries.resolve(&object.spec.registry_ref.name).await?;
+    registry.works()?;
     let desired = desired(object, &registry, context)?;
     stays_in_place(object, &desired)?;
     make_durable(object, &desired, context).await?;
 
     let ecr = registry.manager.ecr();
-    // One that was never here is created without asking first: ECR itself says if there is one.
-    let had_policy =
-        object.status.as_ref().is_some_and(|status| status.managed_policies.iter().any(|name| name == POLICY));
-    let presumed_absent =
-        held(object).is_none() && !desired.plan_only && desired.adoption == crate::api::AdoptionPolicy::Deny;
-    let observed = if presumed_absent { None } else { observe(&ecr, &desired, had_policy).await? };
-    visible_by_now(object, observed.as_ref())?;
-
-    let outcome = match step_through(object, context, &registry, &ecr, &desired, observed).await? {
-        Outcome { failed, .. } if exists_already(&failed) => {
-            let there = observe(&ecr, &desired, had_policy).await?.ok_or_else(|| {
-                Problem::new(Reason::Transient, format!("repository {} exists and isn't shown yet", desired.name))
-            })?;
-            step_through(object, context, &registry, &ecr, &desired, Some(there)).await?
+    let look = look(object, context, &registry, &desired);
+    let (aspects, observed) = match look {
+        Look::None => return Ok(told(object, context, &registry, &desired, &[], Outcome::nothing(&desired))),
+        Look::Create => (Aspect::ALL.to_vec(), None),
+        Look::At(aspects) => {
+            let observed = observe(object, &ecr, &desired, &aspects).await?;
+            visible_by_now(object, &desired, observed.as_ref())?;
+            (if observed.is_some() { aspects } else { Aspect::ALL.to_vec() }, observed)
         }
-        outcome => outcome,
     };
-    Ok(told(object, &registry, &desired, outcome))
+    let outcome = step_through(object, context, &registry, &ecr, &desired, observed).await?;
+    if !exists_already(&outcome) {
+        return Ok(told(object, context, &registry, &desired, &aspects, outcome));
+    }
+    let there = observe(object, &ecr, &desired, &Aspect::ALL).await?;
+    let there = there.ok_or_else(|| {
+        Problem::new(Reason::Transient, format!("repository {} exists and isn't shown yet", desired.name))
+    })?;
+    let outcome = step_through(object, context, &registry, &ecr, &desired, Some(there)).await?;
+    Ok(told(object, context, &registry, &desired, &Aspect::ALL, outcome))
 }
 
 /// Pure: the spec over the registry's defaults, within the namespace's rights.
 pub(super) fn desired(object: &EcrRepository, registry: &Registry, context: &Context) -> Result<Desired, Problem> {
-    let owner = owner(object, context);
+    let owner = Owner {
+        id: context.owner_id.clone(),
+        namespace: object.namespace().unwrap_or_default(),
+        name: object.name_any(),
+        uid: object.uid().unwrap_or_default(),
+    };
     let labels = context.namespace_labels(&owner.namespace)?;
     let rules = registry.spec.allow.as_deref().unwrap_or_default();
     let access = Access::of(rules, NamespaceView { name: &owner.namespace, labels: &labels });
@@ -118,21 +122,47 @@ pub(super) fn desired(object: &EcrRepository, registry: &Registry, context: &Con
     Desired::parse(&object.spec, parse)
 }
 
-/// The CR, as its tags name it.
-pub(super) fn owner(object: &EcrRepository, context: &Context) -> Owner {
-    Owner {
-        id: context.owner_id.clone(),
-        namespace: object.namespace().unwrap_or_default(),
-        name: object.name_any(),
-        uid: object.uid().unwrap_or_default(),
-    }
+/// What was last brought about for this object.
+pub(super) fn applied(object: &EcrRepository) -> Digests {
+    let digest = object.status.as_ref().and_then(|status| status.applied_digest.as_deref());
+    digest.map(Digests::parse).unwrap_or_default()
 }
 
-/// When the repository that this object held was created.
-fn held(object: &EcrRepository) -> Option<Timestamp> {
-    let status = object.status.as_ref()?;
+/// When the repository was created that this very object held: one restored from a backup may bring a status along
+/// that tells of another.
+pub(super) fn held(object: &EcrRepository, desired: &Desired) -> Option<Timestamp> {
+    let status = object.status.as_ref().filter(|_| applied(object).are_of(desired))?;
     status.repository_arn.as_ref()?;
     status.created_at.as_ref().map(|time| time.0)
+}
+
+/// Whether the object's annotation asks for a pass that wasn't made yet.
+pub(super) fn asks_anew(object: &EcrRepository) -> bool {
+    let handled = object.status.as_ref().and_then(|status| status.last_handled_reconcile_at.as_ref());
+    object.annotations().get(RECONCILE_AT).is_some_and(|asked| Some(asked) != handled)
+}
+
+fn look(object: &EcrRepository, context: &Context, registry: &Registry, desired: &Desired) -> Look {
+    let uid = object.uid().unwrap_or_default();
+    let suspect = context.checks.take_suspect(&uid);
+    if held(object, desired).is_none() {
+        let refused = ["AlreadyExists", "Conflict", "AdoptionDenied"];
+        let conditions = object.status.iter().flat_map(|status| &status.conditions);
+        let known_to_exist = conditions.into_iter().any(|condition| refused.contains(&condition.reason.as_str()));
+        let asks_first = desired.plan_only || desired.adoption != AdoptionPolicy::Deny || known_to_exist;
+        return if asks_first { Look::At(Aspect::ALL.to_vec()) } else { Look::Create };
+    }
+    if suspect || asks_anew(object) {
+        return Look::At(Aspect::ALL.to_vec());
+    }
+    let stale = applied(object).stale(&Digests::of(desired));
+    if !stale.is_empty() {
+        return Look::At(stale);
+    }
+    if context.checks.is_due(&uid, context.registries.check_every(&registry.name), Timestamp::now()) {
+        return Look::At(vec![Aspect::Tags, Aspect::Lifecycle, Aspect::Policy]);
+    }
+    Look::None
 }
 
 /// The repository of another account or Region is another one: an object never moves from one to the other.
@@ -161,31 +191,51 @@ async fn make_durable(object: &EcrRepository, desired: &Desired, context: &Conte
     }
 }
 
-/// What ECR holds of the declared aspects.
-async fn observe(ecr: &Ecr, desired: &Desired, had_policy: bool) -> Result<Option<Observed>, Problem> {
-    let told = |error: AwsError| error.problem(&desired.arn);
+/// What ECR holds of these aspects, as far as they are declared. Tags are always read: they say whose it is.
+async fn observe(
+    object: &EcrRepository,
+    ecr: &Ecr,
+    desired: &Desired,
+    aspects: &[Aspect],
+) -> Result<Option<Observed>, Problem> {
     let name = desired.name.as_str();
-    let Some(repository) = ecr.describe(name).await.map_err(told)? else {
-        return Ok(None);
-    };
-    let Some(tags) = ecr.tags(&desired.arn).await.map_err(told)? else {
-        return Ok(None);
-    };
-    let lifecycle = match desired.lifecycle {
-        Wanted::Untouched => repository::Reading::Unread,
-        _ => ecr.lifecycle_policy(name).await.map_err(told)?,
+    let had_policy = object.status.as_ref().is_some_and(|status| status.managed_policies.iter().any(|it| it == POLICY));
+    let reads = |aspect| aspects.contains(&aspect);
+    let core = async { if reads(Aspect::Core) { ecr.describe(name).await.map(Some) } else { Ok(None) } };
+    let lifecycle = async {
+        match desired.lifecycle {
+            Wanted::Untouched => Ok(Reading::Unread),
+            _ if !reads(Aspect::Lifecycle) => Ok(Reading::Unread),
+            _ => ecr.lifecycle_policy(name).await,
+        }
     };
     // A policy of ours that is no longer declared is taken back; one that never was isn't even read.
-    let policy = if desired.policy == WantedPolicy::Untouched && !had_policy {
-        repository::Reading::Unread
-    } else {
-        ecr.repository_policy(name).await.map_err(told)?
+    let policy = async {
+        let concerns = desired.policy != WantedPolicy::Untouched || had_policy;
+        if concerns && reads(Aspect::Policy) { ecr.repository_policy(name).await } else { Ok(Reading::Unread) }
     };
-    Ok(Some(Observed { tags, lifecycle, policy, ..repository }))
+    let told = |error: AwsError| error.problem(&desired.arn);
+    let (tags, core, lifecycle, policy) =
+        futures::try_join!(ecr.tags(&desired.arn), core, lifecycle, policy).map_err(told)?;
+    let Some(tags) = tags else {
+        return Ok(None);
+    };
+    // Where the tags name nobody, the creation time tells whether it is still the same repository.
+    let core = match core {
+        None if Owner::read(&tags).is_none() => Some(ecr.describe(name).await.map_err(told)?),
+        core => core,
+    };
+    let core = match core {
+        Some(Some(core)) => Reading::Found(core),
+        Some(None) => return Ok(None),
+        None => Reading::Unread,
+    };
+    Ok(Some(Observed { core, tags, lifecycle, policy }))
 }
 
-fn visible_by_now(object: &EcrRepository, observed: Option<&Observed>) -> Result<(), Problem> {
-    let young = held(object).is_some_and(|created| Timestamp::now().duration_since(created) < GRACE_AFTER_CREATION);
+fn visible_by_now(object: &EcrRepository, desired: &Desired, observed: Option<&Observed>) -> Result<(), Problem> {
+    let created = held(object, desired);
+    let young = created.is_some_and(|created| Timestamp::now().duration_since(created) < GRACE_AFTER_CREATION);
     if observed.is_none() && young {
         return Err(Problem::new(
             Reason::Transient,
@@ -193,192 +243,4 @@ fn visible_by_now(object: &EcrRepository, observed: Option<&Observed>) -> Result
         ));
     }
     Ok(())
-}
-
-/// Plans, and takes the steps unless something forbids it.
-async fn step_through(
-    object: &EcrRepository,
-    context: &Context,
-    registry: &Registry,
-    ecr: &Ecr,
-    desired: &Desired,
-    observed: Option<Observed>,
-) -> Result<Outcome, Stop> {
-    let status = object.status.clone().unwrap_or_default();
-    let ownership = match &observed {
-        Some(there) => whose(object, context, registry, desired, there).await?,
-        None => Ownership::Nobody,
-    };
-    let guard = Guard { ownership, managed_tags: &status.managed_tags };
-    let plan = repository::plan(desired, observed.as_ref(), &guard);
-    let mut outcome = Outcome { observed, ..Outcome::default() };
-    if plan.blocked.is_none() {
-        for step in &plan.steps {
-            let result = match step {
-                Step::Create(creation) => {
-                    ecr.create(desired.name.as_str(), creation).await.map(|made| outcome.observed = Some(made))
-                }
-                step => ecr.perform(desired.name.as_str(), &desired.arn, step).await,
-            };
-            match result {
-                Ok(()) => outcome.done.push(step.clone()),
-                Err(error) => outcome.failed.push((step.clone(), error)),
-            }
-            if step.is_gate() && !outcome.failed.is_empty() {
-                break;
-            }
-        }
-    }
-    Ok(Outcome { plan, ..outcome })
-}
-
-async fn whose(
-    object: &EcrRepository,
-    context: &Context,
-    registry: &Registry,
-    desired: &Desired,
-    there: &Observed,
-) -> Result<Ownership, Stop> {
-    let claim = Claim {
-        owner: desired.owner.clone(),
-        held_since: held(object),
-        take_over_from: registry.spec.take_over_from.clone().unwrap_or_default(),
-    };
-    let seen = ownership(&there.tags, there.created_at, &claim);
-    let Ownership::Sibling(sibling) = &seen else {
-        return Ok(seen);
-    };
-    // An owner that no longer exists counts as nobody; the cache may lag, so the API server is asked.
-    let known = context.stores.repositories.get(&ObjectRef::new(&sibling.name).within(&sibling.namespace)).is_some();
-    let api: Api<EcrRepository> = Api::namespaced(context.client.clone(), &sibling.namespace);
-    let exists = known || api.get_metadata_opt(&sibling.name).await?.is_some();
-    Ok(if exists { seen } else { Ownership::Nobody })
-}
-
-fn exists_already(failed: &[(Step, AwsError)]) -> bool {
-    failed.iter().any(|(step, error)| matches!(step, Step::Create(_)) && error.kind == Kind::AlreadyExists)
-}
-
-/// Pure but for the clock: what the object's status and events say of the pass.
-fn told(object: &EcrRepository, registry: &Registry, desired: &Desired, outcome: Outcome) -> Report {
-    let Outcome { observed, plan, done, failed } = outcome;
-    let old = object.status.clone().unwrap_or_default();
-    let mut problems = plan.problems.clone();
-    problems.extend(plan.blocked.clone());
-    if object.spec.export_to.is_some() {
-        problems.push(Problem::new(
-            Reason::NotImplemented,
-            "exportTo is not built in this version; everything else is done",
-        ));
-    }
-    problems.extend(failed.iter().map(|(_, error)| error.problem(&desired.arn)));
-    let to_do =
-        if plan.blocked.is_some() { plan.steps.clone() } else { failed.iter().map(|(step, _)| step.clone()).collect() };
-
-    let mut status = EcrRepositoryStatus {
-        plan: steps_told(&to_do),
-        deletion_policy: Some(desired.deletion),
-        region: Some(registry.region.to_string()),
-        last_handled_reconcile_at: object
-            .annotations()
-            .get(RECONCILE_AT)
-            .cloned()
-            .or(old.last_handled_reconcile_at.clone()),
-        ..old.clone()
-    };
-    let owned =
-        plan.blocked.as_ref().is_none_or(|problem| problem.reason == Reason::PlanPending && held(object).is_some());
-    if let Some(there) = observed.as_ref().filter(|_| owned) {
-        status.repository_uri = Some(there.uri.clone());
-        status.repository_arn = Some(there.arn.clone());
-        status.registry_id = Some(there.registry_id.clone());
-        status.created_at = Some(there.created_at.into());
-        status.kms_key_arn.clone_from(&there.encryption.key);
-        let changed = done.iter().find_map(|step| match step {
-            Step::PutImageTagMutability(mutability) => Some(mutability.mode.clone()),
-            _ => None,
-        });
-        status.image_tag_mutability = Some(changed.unwrap_or_else(|| there.mutability.mode.clone()));
-    }
-    if plan.blocked.is_none() {
-        let declared = desired.tags.keys().cloned();
-        let kept = failed.iter().flat_map(|(step, _)| match step {
-            Step::UntagResource(keys) => keys.clone(),
-            _ => Vec::new(),
-        });
-        let lifecycle = (desired.lifecycle != Wanted::Untouched).then(|| LIFECYCLE.to_owned());
-        let unset = failed
-            .iter()
-            .any(|(step, _)| matches!(step, Step::SetRepositoryPolicy { .. } | Step::DeleteRepositoryPolicy { .. }));
-        let policy = (desired.policy != WantedPolicy::Untouched
-            || (unset && old.managed_policies.iter().any(|name| name == POLICY)))
-        .then(|| POLICY.to_owned());
-        status.managed_policies = lifecycle.into_iter().chain(policy).collect();
-        status.managed_tags = declared.chain(kept).collect::<std::collections::BTreeSet<_>>().into_iter().collect();
-    }
-    let digest = repository::digest(desired);
-    // The same declaration was in force before this pass: whatever differed, somebody else changed.
-    if !done.is_empty() && old.applied_digest.as_ref() == Some(&digest) {
-        status.drift = Some(crate::api::Drift { last_detected: now_in_seconds().into(), actions: steps_told(&done) });
-    }
-    let problem = crate::core::reason::gather(&problems);
-    if problem.is_none() {
-        status.applied_digest = Some(digest);
-    }
-    let recreated = held(object).is_some() && done.iter().any(|step| matches!(step, Step::Create(_)));
-    let mut events: Vec<_> = done.iter().map(|step| What::done(step.action(), step.detail())).collect();
-    if recreated {
-        events.insert(
-            0,
-            What::warning(
-                "Recreated",
-                "the repository was deleted by somebody else, and was created again; its images are lost",
-            ),
-        );
-    }
-    let dropped = old.managed_policies.iter().any(|name| name == LIFECYCLE) && desired.lifecycle == Wanted::Untouched;
-    if dropped && plan.blocked.is_none() {
-        events.push(What::done(
-            "Released",
-            "lifecyclePolicy is no longer declared; the policy that ECR holds stays as it is",
-        ));
-    }
-    Report { status: Some(status), problem, events, ready: "the repository is as declared".to_owned() }
-}
-
-fn now_in_seconds() -> Timestamp {
-    Timestamp::from_second(Timestamp::now().as_second()).unwrap_or(Timestamp::UNIX_EPOCH)
-}
-
-/// Writes the status, tells the events, says when to look again.
-pub(super) async fn report(object: &EcrRepository, context: &Context, report: Report) -> Result<Action, kube::Error> {
-    let uid = object.uid().unwrap_or_default();
-    let old = object.status.clone().unwrap_or_default();
-    let mut status = report.status.clone().unwrap_or_else(|| old.clone());
-    let verdict = report.verdict(object, &old.conditions, old.observed_generation);
-    let generation = object.metadata.generation.unwrap_or_default();
-    let suspended = verdict.reason == Reason::Suspended;
-    if !suspended {
-        status.observed_generation = Some(generation);
-    }
-    let told_of = if suspended { old.observed_generation.unwrap_or(generation) } else { generation };
-    status.conditions = crate::core::conditions::conditions(&old.conditions, &verdict, told_of, Timestamp::now());
-
-    let namespace = object.namespace().unwrap_or_default();
-    let api: Api<EcrRepository> = Api::namespaced(context.client.clone(), &namespace);
-    context.statuses.write(&api, object, object.status.as_ref(), &status).await?;
-    for event in report.events.iter().chain(transition(&old.conditions, &verdict).iter()) {
-        context.events.tell(object, event).await;
-    }
-    context.metrics.reconciled("EcrRepository", verdict.reason);
-    Ok(Action::requeue(next_look(&uid, context, &report, &verdict, object)))
-}
-
-fn next_look(uid: &str, context: &Context, report: &Report, _verdict: &Verdict, object: &EcrRepository) -> Duration {
-    if let Some(problem) = &report.problem {
-        return context.retry(uid, problem);
-    }
-    context.attempts.reset(uid);
-    let interval = context.registries.drift_interval(&object.spec.registry_ref.name);
-    interval.mul_f64(1.0 - 0.1 * fraction(&[uid]))
 }

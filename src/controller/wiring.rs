@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::StreamExt;
+use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Namespace, Secret as KubeSecret, ServiceAccount};
 use kube::core::{DeserializeGuard, PartialObjectMeta};
 use kube::runtime::controller::{Action, Config, Controller};
@@ -17,8 +18,9 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::api::{ClusterEcrPullSecret, EcrPullSecret, EcrRegistry, EcrRepository, OWNER_UID};
-use crate::aws::{SessionOptions, Tokens};
+use crate::aws::{SessionOptions, Snapshots, Tokens};
 use crate::cluster::{AccessKeys, Change, Events, Relevant, Statuses, watch};
+use crate::controller::checks::Checks;
 use crate::controller::context::{Attempts, Changes, Context, RegistryChange, Stores};
 use crate::controller::registries::Registries;
 use crate::controller::triggers::{Dependants, Triggers, ask};
@@ -90,6 +92,9 @@ pub async fn run(
         events: Events::new(client.clone(), options.instance),
         statuses: Statuses::default(),
         attempts: Attempts::default(),
+        checks: Checks::new(Timestamp::now()),
+        snapshots: Snapshots::default(),
+        repositories: queues.repositories.clone(),
         registry_seen: Changes::default(),
         registry_changed: registry_changed.clone(),
         stores: stores.clone(),

@@ -89,9 +89,9 @@ const MARKS: &[(&str, &str)] = &[
     ("aws:cloudformation:", "CloudFormation"),
 ];
 
-/// Decides it from the tags and the repository's creation time.
+/// Decides it from the tags and, where these name nobody, the repository's creation time.
 #[must_use]
-pub fn ownership(tags: &Tags, created_at: Timestamp, claim: &Claim) -> Ownership {
+pub fn ownership(tags: &Tags, created_at: Option<Timestamp>, claim: &Claim) -> Ownership {
     let me = &claim.owner;
     let Some(owner) = Owner::read(tags) else {
         return unmarked(tags, created_at, claim);
@@ -115,11 +115,11 @@ pub fn ownership(tags: &Tags, created_at: Timestamp, claim: &Claim) -> Ownership
     }
 }
 
-fn unmarked(tags: &Tags, created_at: Timestamp, claim: &Claim) -> Ownership {
+fn unmarked(tags: &Tags, created_at: Option<Timestamp>, claim: &Claim) -> Ownership {
     let mark = MARKS.iter().find(|(prefix, _)| tags.keys().any(|key| key.starts_with(prefix)));
     match (mark, claim.held_since) {
         (Some((_, manager)), _) => Ownership::Other((*manager).to_owned()),
-        (None, Some(held)) if held == created_at => Ownership::Stripped,
+        (None, Some(held)) if Some(held) == created_at => Ownership::Stripped,
         (None, Some(_)) => {
             Ownership::Other("somebody who deleted and re-created it without this operator's tags".to_owned())
         }
@@ -146,7 +146,7 @@ mod tests {
     const CREATED: Timestamp = Timestamp::UNIX_EPOCH;
 
     fn seen(tags: &Tags, claim: &Claim) -> Ownership {
-        ownership(tags, CREATED, claim)
+        ownership(tags, Some(CREATED), claim)
     }
 
     #[test]
@@ -211,6 +211,6 @@ mod tests {
         let held = Claim { held_since: Some(CREATED), ..claim() };
         assert_eq!(seen(&Tags::new(), &held), Ownership::Stripped);
         let later = CREATED + std::time::Duration::from_secs(1);
-        assert!(matches!(ownership(&Tags::new(), later, &held), Ownership::Other(_)));
+        assert!(matches!(ownership(&Tags::new(), Some(later), &held), Ownership::Other(_)));
     }
 }

@@ -18,7 +18,8 @@ const OPERATOR: &str = r#"trap : INT; "$@" & operator=$!; cat >/dev/null; kill "
 
 /// A running operator.
 pub struct Operator {
-    process: Child,
+    /// Its standard input ends with this process, and the operator with it.
+    _process: Child,
     /// What it logs.
     pub log: PathBuf,
 }
@@ -54,7 +55,7 @@ impl Operator {
             .stderr(std::fs::File::create(&log).unwrap())
             .spawn()
             .unwrap();
-        let operator = Self { process, log };
+        let operator = Self { _process: process, log };
         operator.until_ready(&address).await;
         operator
     }
@@ -72,13 +73,6 @@ impl Operator {
     /// All that it logged so far.
     pub fn logged(&self) -> String {
         std::fs::read_to_string(&self.log).unwrap_or_default()
-    }
-
-    /// Ends it, gracefully, and waits for that.
-    pub fn stop(mut self) {
-        drop(self.process.stdin.take());
-        let ended = self.process.wait().unwrap();
-        assert!(ended.success(), "it ended badly:\n{}", self.logged());
     }
 }
 

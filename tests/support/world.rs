@@ -35,7 +35,6 @@ pub struct World {
     pub namespace: String,
     /// The name of the `EcrRegistry`, and of the Secret with its access key.
     pub registry: String,
-    pub cluster: &'static Cluster,
 }
 
 impl World {
@@ -58,13 +57,8 @@ impl World {
         let namespace = cluster.namespace(name).await;
         let client = cluster.client().await;
         let access_key = json!({"accessKeyId": config.access_key, "secretAccessKey": config.secret_key});
-        let world = Self {
-            client,
-            ecr: LocalEcr::start(config).await.unwrap(),
-            registry: namespace.clone(),
-            namespace,
-            cluster,
-        };
+        let world =
+            Self { client, ecr: LocalEcr::start(config).await.unwrap(), registry: namespace.clone(), namespace };
         world.apply(&json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": world.registry, "namespace": NAMESPACE}, "stringData": access_key})).await;
         world
     }
@@ -165,6 +159,25 @@ impl World {
                 )
             }
         }
+    }
+
+    /// Makes the operator believe that a repository is an old one: what vanishes right after creation may just not be
+    /// shown yet.
+    pub async fn age(&self, name: &str) {
+        let yesterday = jiff::Timestamp::now() - Duration::from_hours(24);
+        let status =
+            Patch::Merge(json!({"status": {"createdAt": yesterday.strftime("%Y-%m-%dT%H:%M:%SZ").to_string()}}));
+        self.api::<EcrRepository>().patch_status(name, &PatchParams::default(), &status).await.unwrap();
+    }
+
+    /// Asks for a pass over an object, now.
+    pub async fn again<K>(&self, api: &Api<K>, name: &str)
+    where
+        K: Resource + Clone + Debug + DeserializeOwned,
+    {
+        let now = jiff::Timestamp::now().to_string();
+        let annotate = Patch::Merge(json!({"metadata": {"annotations": {"ecr-operator.dev/reconcile-at": now}}}));
+        api.patch(name, &PatchParams::default(), &annotate).await.unwrap();
     }
 
     /// Waits until the repository object's Ready says this.

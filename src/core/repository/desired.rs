@@ -1,6 +1,6 @@
 //! What an `EcrRepository` asks for, parsed: the spec over the registry's defaults, aspect by aspect.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use crate::api::{AdoptionPolicy, Defaults, DeletionPolicy, EcrRegistrySpec, EcrRepositorySpec, LifecyclePolicy, Mode};
 use crate::core::access::{Access, Ceilings};
@@ -8,10 +8,9 @@ use crate::core::hosts::repository_arn;
 use crate::core::lifecycle::LifecycleDocument;
 use crate::core::names::{AccountId, Region, RepositoryName};
 use crate::core::ownership::{Owner, TAG_PREFIX, Tags};
-use crate::core::policy::{PolicyDocument, WantedPolicy};
+use crate::core::policy::WantedPolicy;
 use crate::core::reason::{Problem, Reason};
 use crate::core::repository::{Encryption, Mutability};
-use crate::core::token::fingerprint;
 
 /// ECR keeps 50 tags on a repository; four are ours.
 const MOST_TAGS: usize = 46;
@@ -181,28 +180,4 @@ fn effective_tags(spec: &EcrRepositorySpec, defaults: &Defaults, context: Contex
         return Err(Problem::new(Reason::Invalid, format!("spec.tags: {key} is the operator's own")));
     }
     Ok(tags)
-}
-
-/// A short name for everything that `desired` asks for: two that ask for the same have the same.
-#[must_use]
-pub fn digest(desired: &Desired) -> String {
-    let lifecycle = match &desired.lifecycle {
-        Wanted::Untouched => "untouched".to_owned(),
-        Wanted::Removed => "removed".to_owned(),
-        Wanted::Kept(document) => document.text(),
-    };
-    let policy = match &desired.policy {
-        WantedPolicy::Untouched => "untouched".to_owned(),
-        WantedPolicy::Statements { ours, keep_foreign } => {
-            format!("{keep_foreign} {:?}", PolicyDocument::of(ours.clone()).map(|document| document.text()))
-        }
-    };
-    let tags: BTreeMap<_, _> = desired.all_tags();
-    fingerprint(&[
-        &format!("{:?}", desired.mutability.as_ref().map(Mutability::describe)),
-        &format!("{:?}", desired.scan_on_push),
-        &lifecycle,
-        &policy,
-        &format!("{tags:?}"),
-    ])
 }

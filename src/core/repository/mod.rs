@@ -1,13 +1,17 @@
 //! One ECR repository: what is declared, what is there, and the steps from the one to the other.
 
 mod desired;
+mod digest;
 mod observed;
 mod plan;
+mod schedule;
 mod step;
 #[cfg(test)]
 mod tests;
 
-pub use desired::{Context, Desired, Wanted, digest};
-pub use observed::{Encryption, Mutability, Observed, Reading};
-pub use plan::{Guard, Plan, deletes, plan};
+pub use desired::{Context, Desired, Wanted};
+pub use digest::{Aspect, Digests};
+pub use observed::{Core, Encryption, Mutability, Observed, Reading};
+pub use plan::{Guard, Plan, core_steps, deletes, plan, standing_problems};
+pub use schedule::{check_every, next_check};
 pub use step::{Creation, Step};

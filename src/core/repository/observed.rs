@@ -6,9 +6,22 @@ use crate::core::lifecycle::LifecycleDocument;
 use crate::core::ownership::Tags;
 use crate::core::policy::PolicyDocument;
 
-/// A repository as ECR describes it.
+/// A repository, as far as it was read.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Observed {
+    /// What `DescribeRepositories` tells. Never [`Reading::Absent`]: then nothing was observed at all.
+    pub core: Reading<Core>,
+    /// All tags, foreign ones included.
+    pub tags: Tags,
+    /// The lifecycle policy.
+    pub lifecycle: Reading<LifecycleDocument>,
+    /// The repository policy.
+    pub policy: Reading<PolicyDocument>,
+}
+
+/// What one call tells of up to a thousand repositories.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Core {
     /// Its ARN.
     pub arn: String,
     /// What images are named by.
@@ -23,12 +36,6 @@ pub struct Observed {
     pub scan_on_push: bool,
     /// How images are encrypted.
     pub encryption: Encryption,
-    /// All tags, foreign ones included.
-    pub tags: Tags,
-    /// The lifecycle policy.
-    pub lifecycle: Reading<LifecycleDocument>,
-    /// The repository policy.
-    pub policy: Reading<PolicyDocument>,
 }
 
 /// Something that costs a call of its own to read.

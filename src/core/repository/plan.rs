@@ -5,7 +5,7 @@ use crate::core::lifecycle::LifecycleDocument;
 use crate::core::ownership::{Ownership, TAG_PREFIX, Tags};
 use crate::core::policy::{self, PolicyDocument};
 use crate::core::reason::{Problem, Reason};
-use crate::core::repository::{Creation, Desired, Observed, Reading, Step, Wanted};
+use crate::core::repository::{Aspect, Core, Creation, Desired, Observed, Reading, Step, Wanted};
 
 /// What decides whether steps may be taken.
 #[derive(Debug, Clone)]
@@ -14,6 +14,8 @@ pub struct Guard<'a> {
     pub ownership: Ownership,
     /// Keys of tags that we set before.
     pub managed_tags: &'a [String],
+    /// How often our tags were put back.
+    pub reclaims: i32,
 }
 
 /// What is to be done.
@@ -23,14 +25,14 @@ pub struct Plan {
     pub steps: Vec<Step>,
     /// Where set, the steps must not be taken, only shown.
     pub blocked: Option<Problem>,
-    /// What no step can mend.
-    pub problems: Vec<Problem>,
+    /// What no step can mend, and which aspect it concerns.
+    pub problems: Vec<(Option<Aspect>, Problem)>,
 }
 
 /// Decides it. `observed` is `None` where there is no such repository.
 #[must_use]
 pub fn plan(desired: &Desired, observed: Option<&Observed>, guard: &Guard<'_>) -> Plan {
-    let mut plan = Plan { problems: over_the_ceiling(desired).into_iter().collect(), ..Plan::default() };
+    let mut plan = Plan { problems: standing_problems(desired), ..Plan::default() };
     match observed {
         None => {
             plan.steps.push(Step::Create(creation(desired)));
@@ -38,11 +40,12 @@ pub fn plan(desired: &Desired, observed: Option<&Observed>, guard: &Guard<'_>) -
             plan.add_policy(desired, &Reading::Absent);
         }
         Some(observed) => {
-            plan.blocked = blocked(desired, &guard.ownership);
-            plan.problems.extend(encryption_problem(desired, observed));
+            plan.blocked = blocked(desired, &guard.ownership).or_else(|| contested(desired, guard));
             plan.steps.extend(tag_steps(desired, observed, guard));
-            plan.steps.extend(mutability_step(desired, observed));
-            plan.steps.extend(scanning_step(desired, observed));
+            if let Some(core) = observed.core.found() {
+                plan.problems.extend(encryption_problem(desired, core).map(|problem| (Some(Aspect::Core), problem)));
+                plan.steps.extend(core_steps(desired, core));
+            }
             plan.steps.extend(lifecycle_step(desired, &observed.lifecycle));
             plan.add_policy(desired, &observed.policy);
         }
@@ -71,7 +74,8 @@ impl Plan {
                 });
             }
             Err(error) => {
-                self.problems.push(Problem::new(Reason::Invalid, format!("spec.{error}, foreign statements included")));
+                let problem = Problem::new(Reason::Invalid, format!("spec.{error}, foreign statements included"));
+                self.problems.push((Some(Aspect::Policy), problem));
             }
         }
     }
@@ -79,6 +83,12 @@ impl Plan {
 
 fn count(steps: usize) -> String {
     if steps == 1 { "1 step".to_owned() } else { format!("{steps} steps") }
+}
+
+/// What can be said of a declaration without looking at anything.
+#[must_use]
+pub fn standing_problems(desired: &Desired) -> Vec<(Option<Aspect>, Problem)> {
+    over_the_ceiling(desired).map(|problem| (None, problem)).into_iter().collect()
 }
 
 fn creation(desired: &Desired) -> Creation {
@@ -128,6 +138,20 @@ fn blocked(desired: &Desired, ownership: &Ownership) -> Option<Problem> {
     })
 }
 
+/// Tags that somebody takes away again and again are put back three times; then a person has to find out who.
+fn contested(desired: &Desired, guard: &Guard<'_>) -> Option<Problem> {
+    const MOST_RECLAIMS: i32 = 3;
+    (guard.ownership == Ownership::Stripped && guard.reclaims >= MOST_RECLAIMS).then(|| {
+        Problem::new(
+            Reason::Contested,
+            format!(
+                "somebody has taken this operator's tags off repository {} {MOST_RECLAIMS} times; find out who (CloudTrail: UntagResource), then set the annotation ecr-operator.dev/reconcile-at to a new value",
+                desired.name
+            ),
+        )
+    })
+}
+
 /// A deletionPolicy beyond the registry's ceiling is said when it is declared, not when it is too late.
 fn over_the_ceiling(desired: &Desired) -> Option<Problem> {
     let most = desired.ceilings.deletion;
@@ -143,15 +167,15 @@ fn over_the_ceiling(desired: &Desired) -> Option<Problem> {
     })
 }
 
-fn encryption_problem(desired: &Desired, observed: &Observed) -> Option<Problem> {
+fn encryption_problem(desired: &Desired, core: &Core) -> Option<Problem> {
     let declared = desired.encryption.as_ref().filter(|_| desired.encryption_declared)?;
-    declared.differs(&observed.encryption).then(|| {
+    declared.differs(&core.encryption).then(|| {
         Problem::new(
             Reason::Invalid,
             format!(
                 "encryptionConfiguration: declared {}, in AWS {}; ECR can't change it after creation, and nothing is ever re-created. Declare what is there",
                 declared.describe(),
-                observed.encryption.describe()
+                core.encryption.describe()
             ),
         )
     })
@@ -176,14 +200,13 @@ fn tag_steps(desired: &Desired, observed: &Observed, guard: &Guard<'_>) -> Vec<S
     set.into_iter().chain(unset).collect()
 }
 
-fn mutability_step(desired: &Desired, observed: &Observed) -> Option<Step> {
-    let wanted = desired.mutability.as_ref()?;
-    (*wanted != observed.mutability).then(|| Step::PutImageTagMutability(wanted.clone()))
-}
-
-fn scanning_step(desired: &Desired, observed: &Observed) -> Option<Step> {
-    let wanted = desired.scan_on_push?;
-    (wanted != observed.scan_on_push).then_some(Step::PutImageScanningConfiguration(wanted))
+/// The steps that what one call tells of a repository asks for.
+#[must_use]
+pub fn core_steps(desired: &Desired, core: &Core) -> Vec<Step> {
+    let mutability = desired.mutability.as_ref().filter(|wanted| **wanted != core.mutability);
+    let scanning = desired.scan_on_push.filter(|wanted| *wanted != core.scan_on_push);
+    let mutability = mutability.map(|wanted| Step::PutImageTagMutability(wanted.clone()));
+    mutability.into_iter().chain(scanning.map(Step::PutImageScanningConfiguration)).collect()
 }
 
 fn lifecycle_step(desired: &Desired, there: &Reading<LifecycleDocument>) -> Option<Step> {

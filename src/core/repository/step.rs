@@ -3,7 +3,7 @@
 use crate::core::lifecycle::LifecycleDocument;
 use crate::core::ownership::Tags;
 use crate::core::policy::PolicyDocument;
-use crate::core::repository::{Encryption, Mutability};
+use crate::core::repository::{Aspect, Encryption, Mutability};
 
 /// One call that changes something in ECR.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -87,6 +87,17 @@ impl Step {
             Self::DeleteLifecyclePolicy => "remove the lifecycle policy".to_owned(),
             Self::TagResource(tags) => format!("set {}", list(tags)),
             Self::UntagResource(keys) => format!("remove {}", keys.join(", ")),
+        }
+    }
+
+    /// The aspect it is about; a creation is about all but the policies.
+    #[must_use]
+    pub fn aspect(&self) -> Aspect {
+        match self {
+            Self::Create(_) | Self::PutImageTagMutability(_) | Self::PutImageScanningConfiguration(_) => Aspect::Core,
+            Self::Claim(_) | Self::TagResource(_) | Self::UntagResource(_) => Aspect::Tags,
+            Self::PutLifecyclePolicy { .. } | Self::DeleteLifecyclePolicy => Aspect::Lifecycle,
+            Self::SetRepositoryPolicy { .. } | Self::DeleteRepositoryPolicy { .. } => Aspect::Policy,
         }
     }
 

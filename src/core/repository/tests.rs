@@ -46,9 +46,8 @@ fn lifecycle(days: u8) -> LifecycleDocument {
     .unwrap()
 }
 
-/// A repository with nothing but what ECR gives every new one, and these tags.
-fn plain(tags: Tags) -> Observed {
-    Observed {
+fn plain_core() -> Core {
+    Core {
         arn: desired().arn,
         uri: "123456789012.dkr.ecr.eu-west-1.amazonaws.com/team-a/app".into(),
         registry_id: "123456789012".into(),
@@ -56,14 +55,23 @@ fn plain(tags: Tags) -> Observed {
         mutability: Mutability::new("MUTABLE", vec![]),
         scan_on_push: false,
         encryption: Encryption { kind: "AES256".into(), key: None },
-        tags,
-        lifecycle: Reading::Absent,
-        policy: Reading::Absent,
     }
 }
 
+/// A repository with nothing but what ECR gives every new one, and these tags.
+fn plain(tags: Tags) -> Observed {
+    Observed { core: Reading::Found(plain_core()), tags, lifecycle: Reading::Absent, policy: Reading::Absent }
+}
+
+/// The same with another core.
+fn with_core(there: Observed, change: impl FnOnce(&mut Core)) -> Observed {
+    let mut core = there.core.found().unwrap().clone();
+    change(&mut core);
+    Observed { core: Reading::Found(core), ..there }
+}
+
 fn guard(ownership: Ownership) -> Guard<'static> {
-    Guard { ownership, managed_tags: &[] }
+    Guard { ownership, managed_tags: &[], reclaims: 0 }
 }
 
 fn ours() -> Guard<'static> {
@@ -92,12 +100,11 @@ fn creation_takes_everything_in_one_call_and_policies_follow() {
 
 #[test]
 fn an_aspect_that_is_not_declared_is_left_alone() {
-    let rich = Observed {
-        mutability: Mutability::new("IMMUTABLE", vec![]),
-        scan_on_push: true,
-        lifecycle: Reading::Found(lifecycle(3)),
-        ..plain(owner().tags())
-    };
+    let rich = Observed { lifecycle: Reading::Found(lifecycle(3)), ..plain(owner().tags()) };
+    let rich = with_core(rich, |core| {
+        core.mutability = Mutability::new("IMMUTABLE", vec![]);
+        core.scan_on_push = true;
+    });
     assert_eq!(plan(&desired(), Some(&rich), &ours()), Plan::default());
 }
 
@@ -136,7 +143,7 @@ fn a_difference_in_encryption_is_told_and_nothing_is_re_created() {
     let wanted = Desired { encryption: Some(kms), encryption_declared: true, ..desired() };
     let told = plan(&wanted, Some(&plain(owner().tags())), &ours());
     assert!(told.steps.is_empty());
-    assert_eq!(told.problems[0].reason, Reason::Invalid);
+    assert_eq!(told.problems[0].1.reason, Reason::Invalid);
     let inherited = Desired { encryption_declared: false, ..wanted };
     assert_eq!(plan(&inherited, Some(&plain(owner().tags())), &ours()), Plan::default());
 }
@@ -166,6 +173,15 @@ fn who_may_take_what() {
 }
 
 #[test]
+fn stripped_tags_are_put_back_three_times_and_then_a_person_is_asked() {
+    for (reclaims, blocked) in [(0, None), (2, None), (3, Some(Reason::Contested))] {
+        let guard = Guard { reclaims, ..guard(Ownership::Stripped) };
+        let made = plan(&desired(), Some(&plain(Tags::new())), &guard);
+        assert_eq!(made.blocked.map(|problem| problem.reason), blocked, "{reclaims}");
+    }
+}
+
+#[test]
 fn mode_plan_shows_and_blocks() {
     let wanted = Desired { plan_only: true, ..desired() };
     let made = plan(&wanted, None, &guard(Ownership::Nobody));
@@ -180,7 +196,7 @@ fn a_deletion_policy_above_the_ceiling_is_told_at_once_and_holds_nothing_back() 
     let wanted =
         Desired { deletion: DeletionPolicy::DeleteWithImages, ceilings: narrow, scan_on_push: Some(true), ..desired() };
     let made = plan(&wanted, Some(&plain(owner().tags())), &ours());
-    assert_eq!(made.problems[0].reason, Reason::NotAllowed);
+    assert_eq!(made.problems[0].1.reason, Reason::NotAllowed);
     assert_eq!(actions(&made), ["PutImageScanningConfiguration"]);
 }
 
@@ -189,13 +205,14 @@ fn take(step: &Step, there: Option<Observed>) -> Observed {
     let there = || there.clone().unwrap();
     match step {
         Step::Create(creation) => {
-            let new = plain(creation.tags.clone());
-            Observed {
-                mutability: creation.mutability.clone().unwrap_or(new.mutability),
+            let new = plain_core();
+            let core = Core {
+                mutability: creation.mutability.clone().unwrap_or(new.mutability.clone()),
                 scan_on_push: creation.scan_on_push.unwrap_or(false),
-                encryption: creation.encryption.clone().unwrap_or(new.encryption),
-                ..plain(creation.tags.clone())
-            }
+                encryption: creation.encryption.clone().unwrap_or(new.encryption.clone()),
+                ..new
+            };
+            Observed { core: Reading::Found(core), ..plain(creation.tags.clone()) }
         }
         Step::Claim(set) | Step::TagResource(set) => {
             let mut there = there();
@@ -207,8 +224,8 @@ fn take(step: &Step, there: Option<Observed>) -> Observed {
             there.tags.retain(|key, _| !keys.contains(key));
             there
         }
-        Step::PutImageTagMutability(mutability) => Observed { mutability: mutability.clone(), ..there() },
-        Step::PutImageScanningConfiguration(on) => Observed { scan_on_push: *on, ..there() },
+        Step::PutImageTagMutability(mutability) => with_core(there(), |core| core.mutability = mutability.clone()),
+        Step::PutImageScanningConfiguration(on) => with_core(there(), |core| core.scan_on_push = *on),
         Step::PutLifecyclePolicy { document, .. } => {
             Observed { lifecycle: Reading::Found(document.clone()), ..there() }
         }
@@ -255,17 +272,20 @@ fn any_desired() -> impl Strategy<Value = Desired> {
     let lifecycle = prop_oneof![
         Just(Wanted::Untouched),
         Just(Wanted::Removed),
-        (1u8..4).prop_map(|days| Wanted::Kept(lifecycle(days)))
+        (1u8..4).prop_map(|days| Wanted::Kept(lifecycle(days))),
     ];
-    (prop::option::of(any_mutability()), prop::option::of(any::<bool>()), lifecycle, any_tags(), any::<bool>())
-        .prop_map(|(mutability, scan_on_push, lifecycle, tags, plan_only)| Desired {
+    let core = (prop::option::of(any_mutability()), prop::option::of(any::<bool>()));
+    (core, lifecycle, any_wanted_policy(), any_tags(), any::<bool>()).prop_map(
+        |((mutability, scan_on_push), lifecycle, policy, tags, plan_only)| Desired {
             mutability,
             scan_on_push,
             lifecycle,
+            policy,
             tags,
             plan_only,
             ..desired()
-        })
+        },
+    )
 }
 
 fn any_observed() -> impl Strategy<Value = Option<Observed>> {
@@ -273,7 +293,8 @@ fn any_observed() -> impl Strategy<Value = Option<Observed>> {
     prop::option::of((any_mutability(), any::<bool>(), lifecycle, any_policy(), any_tags(), any::<bool>()).prop_map(
         |(mutability, scan_on_push, lifecycle, policy, mut tags, marked)| {
             tags.extend(if marked { owner().tags() } else { BTreeMap::new() });
-            Observed { mutability, scan_on_push, lifecycle, policy, ..plain(tags) }
+            let core = Core { mutability, scan_on_push, ..plain_core() };
+            Observed { core: Reading::Found(core), tags, lifecycle, policy }
         },
     ))
 }
@@ -285,7 +306,7 @@ fn any_managed() -> impl Strategy<Value = Vec<String>> {
 proptest! {
     #[test]
     fn planning_what_was_just_applied_is_empty(desired in any_desired(), there in any_observed(), managed in any_managed()) {
-        let guard = Guard { ownership: Ownership::Ours, managed_tags: &managed };
+        let guard = Guard { ownership: Ownership::Ours, managed_tags: &managed, reclaims: 0 };
         let steps = plan(&desired, there.as_ref(), &guard).steps;
         let after = steps.iter().fold(there, |there, step| Some(take(step, there)));
         let again = plan(&desired, after.as_ref(), &guard);
@@ -294,7 +315,7 @@ proptest! {
 
     #[test]
     fn every_step_makes_a_difference(desired in any_desired(), there in any_observed(), managed in any_managed()) {
-        let guard = Guard { ownership: Ownership::Ours, managed_tags: &managed };
+        let guard = Guard { ownership: Ownership::Ours, managed_tags: &managed, reclaims: 0 };
         let mut there = there;
         for step in plan(&desired, there.as_ref(), &guard).steps {
             let after = take(&step, there.clone());
@@ -305,7 +326,7 @@ proptest! {
 
     #[test]
     fn the_order_of_steps_after_the_gate_does_not_matter(desired in any_desired(), there in any_observed(), managed in any_managed()) {
-        let guard = Guard { ownership: Ownership::Ours, managed_tags: &managed };
+        let guard = Guard { ownership: Ownership::Ours, managed_tags: &managed, reclaims: 0 };
         let steps = plan(&desired, there.as_ref(), &guard).steps;
         let (gates, rest): (Vec<_>, Vec<_>) = steps.iter().partition(|step| step.is_gate());
         let forth = gates.iter().chain(rest.iter()).fold(there.clone(), |there, step| Some(take(step, there)));
@@ -345,4 +366,36 @@ proptest! {
         let made = plan(&Desired { plan_only: true, ..desired }, there.as_ref(), &ours());
         prop_assert!(made.steps.is_empty() || made.blocked.is_some());
     }
+}
+
+#[test]
+fn what_was_not_read_is_not_changed() {
+    let wanted = Desired {
+        mutability: Some(Mutability::new("IMMUTABLE", vec![])),
+        lifecycle: Wanted::Kept(lifecycle(1)),
+        policy: WantedPolicy::Statements { ours: vec![statement("EcrOperatora")], keep_foreign: true },
+        ..desired()
+    };
+    let unread =
+        Observed { core: Reading::Unread, tags: owner().tags(), lifecycle: Reading::Unread, policy: Reading::Unread };
+    assert_eq!(plan(&wanted, Some(&unread), &ours()), Plan::default());
+}
+
+#[test]
+fn a_digest_tells_which_aspects_a_change_concerns() {
+    let before = Digests::of(&desired());
+    let cases = [
+        (Desired { scan_on_push: Some(true), ..desired() }, vec![Aspect::Core]),
+        (Desired { tags: [("a".to_owned(), "b".to_owned())].into(), ..desired() }, vec![Aspect::Tags]),
+        (Desired { lifecycle: Wanted::Removed, ..desired() }, vec![Aspect::Lifecycle]),
+        (Desired { deletion: DeletionPolicy::Delete, plan_only: true, ..desired() }, vec![]),
+        (Desired { owner: Owner { uid: "u2".into(), ..owner() }, ..desired() }, Aspect::ALL.to_vec()),
+    ];
+    for (after, stale) in cases {
+        assert_eq!(before.stale(&Digests::of(&after)), stale, "{after:?}");
+    }
+    assert_eq!(Digests::parse(&before.text()), before);
+    assert_eq!(Digests::parse("nonsense").stale(&before), Aspect::ALL);
+    let partly = Digests::default().with(&before, &[Aspect::Tags, Aspect::Core]);
+    assert_eq!(Digests::parse(&partly.text()).stale(&before), [Aspect::Lifecycle, Aspect::Policy]);
 }

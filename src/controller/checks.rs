@@ -1,0 +1,66 @@
+//! When each repository was last checked, and which ones a snapshot made suspect.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use jiff::Timestamp;
+
+use crate::core::repository::next_check;
+
+/// Kept in memory only: after a restart the rounds go on where they were, since turns belong to the objects.
+#[derive(Debug)]
+pub struct Checks {
+    started: Timestamp,
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    last: HashMap<String, Timestamp>,
+    suspects: HashSet<String>,
+}
+
+impl Checks {
+    /// From now on.
+    #[must_use]
+    pub fn new(started: Timestamp) -> Self {
+        Self { started, state: Mutex::default() }
+    }
+
+    /// When the object was last checked; at the start, if it wasn't since.
+    pub fn last(&self, uid: &str) -> Timestamp {
+        self.state().last.get(uid).copied().unwrap_or(self.started)
+    }
+
+    /// Whether it is its turn in a round of `every`.
+    pub fn is_due(&self, uid: &str, every: Option<Duration>, now: Timestamp) -> bool {
+        every.is_some_and(|every| next_check(self.last(uid), every, uid) <= now)
+    }
+
+    /// It was looked at.
+    pub fn done(&self, uid: &str, now: Timestamp) {
+        self.state().last.insert(uid.to_owned(), now);
+    }
+
+    /// A snapshot shows it other than declared. Returns whether that is news.
+    pub fn suspect(&self, uid: &str) -> bool {
+        self.state().suspects.insert(uid.to_owned())
+    }
+
+    /// Whether it was suspect until now.
+    pub fn take_suspect(&self, uid: &str) -> bool {
+        self.state().suspects.remove(uid)
+    }
+
+    /// The object is gone.
+    pub fn forget(&self, uid: &str) {
+        let mut state = self.state();
+        state.last.remove(uid);
+        state.suspects.remove(uid);
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,113 @@
+//! The steps of a plan, taken one by one, and what became of each.
+
+use kube::Api;
+use kube::runtime::reflector::ObjectRef;
+
+use crate::api::EcrRepository;
+use crate::aws::{AwsError, Ecr, Kind};
+use crate::controller::context::Context;
+use crate::controller::registries::Registry;
+use crate::controller::repository::{Stop, asks_anew, held};
+use crate::core::ownership::{Claim, Ownership, ownership};
+use crate::core::repository::{self, Desired, Guard, Observed, Plan, Reading, Step};
+
+/// What one pass did.
+#[derive(Debug, Default)]
+pub(super) struct Outcome {
+    /// What ECR held before, or what it created.
+    pub observed: Option<Observed>,
+    /// What was to be done.
+    pub plan: Plan,
+    /// Whether tags that somebody took away were to be put back.
+    pub stripped: bool,
+    /// What was done.
+    pub done: Vec<Step>,
+    /// What failed.
+    pub failed: Vec<(Step, AwsError)>,
+}
+
+impl Outcome {
+    /// Of a pass that had nothing to look at.
+    pub(super) fn nothing(desired: &Desired) -> Self {
+        Self { plan: Plan { problems: repository::standing_problems(desired), ..Plan::default() }, ..Self::default() }
+    }
+}
+
+/// Whether ECR refused to create what exists.
+pub(super) fn exists_already(outcome: &Outcome) -> bool {
+    outcome.failed.iter().any(|(step, error)| matches!(step, Step::Create(_)) && error.kind == Kind::AlreadyExists)
+}
+
+/// Plans, and takes the steps unless something forbids it.
+pub(super) async fn step_through(
+    object: &EcrRepository,
+    context: &Context,
+    registry: &Registry,
+    ecr: &Ecr,
+    desired: &Desired,
+    observed: Option<Observed>,
+) -> Result<Outcome, Stop> {
+    let status = object.status.clone().unwrap_or_default();
+    let ownership = match &observed {
+        Some(there) => whose(object, context, registry, desired, there).await?,
+        None => Ownership::Nobody,
+    };
+    let stripped = ownership == Ownership::Stripped;
+    let reclaims = if asks_anew(object) { 0 } else { status.reclaims.unwrap_or_default() };
+    let guard = Guard { ownership, managed_tags: &status.managed_tags, reclaims };
+    let plan = repository::plan(desired, observed.as_ref(), &guard);
+    let mut outcome = Outcome { observed, stripped, ..Outcome::default() };
+    if plan.blocked.is_none() {
+        take(&plan, ecr, desired, &mut outcome).await;
+    }
+    Ok(Outcome { plan, ..outcome })
+}
+
+/// A gate that fails ends it; any other failure doesn't hold back the rest.
+async fn take(plan: &Plan, ecr: &Ecr, desired: &Desired, outcome: &mut Outcome) {
+    for step in &plan.steps {
+        let result = match step {
+            Step::Create(creation) => ecr.create(desired.name.as_str(), creation).await.map(|core| {
+                let tags = creation.tags.clone();
+                outcome.observed = Some(Observed {
+                    core: Reading::Found(core),
+                    tags,
+                    lifecycle: Reading::Absent,
+                    policy: Reading::Absent,
+                });
+            }),
+            step => ecr.perform(desired.name.as_str(), &desired.arn, step).await,
+        };
+        match result {
+            Ok(()) => outcome.done.push(step.clone()),
+            Err(error) => outcome.failed.push((step.clone(), error)),
+        }
+        if step.is_gate() && !outcome.failed.is_empty() {
+            return;
+        }
+    }
+}
+
+async fn whose(
+    object: &EcrRepository,
+    context: &Context,
+    registry: &Registry,
+    desired: &Desired,
+    there: &Observed,
+) -> Result<Ownership, Stop> {
+    let claim = Claim {
+        owner: desired.owner.clone(),
+        held_since: held(object, desired),
+        take_over_from: registry.spec.take_over_from.clone().unwrap_or_default(),
+    };
+    let seen = ownership(&there.tags, there.core.found().map(|core| core.created_at), &claim);
+    let Ownership::Sibling(sibling) = &seen else {
+        return Ok(seen);
+    };
+    // An owner that no longer exists counts as nobody; the cache may lag, so the API server is asked.
+    let reference = ObjectRef::new(&sibling.name).within(&sibling.namespace);
+    let known = context.stores.repositories.get(&reference).is_some();
+    let api: Api<EcrRepository> = Api::namespaced(context.client.clone(), &sibling.namespace);
+    let exists = known || api.get_metadata_opt(&sibling.name).await?.is_some();
+    Ok(if exists { seen } else { Ownership::Nobody })
+}

@@ -1,0 +1,188 @@
+//! What the status and the events of an `EcrRepository` say of a pass.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use kube::runtime::controller::Action;
+use kube::{Api, ResourceExt};
+
+use crate::api::{Drift, EcrRepository, EcrRepositoryStatus, RECONCILE_AT};
+use crate::cluster::What;
+use crate::controller::context::Context;
+use crate::controller::registries::Registry;
+use crate::controller::report::{Report, steps_told, transition};
+use crate::controller::repository::{applied, held};
+use crate::controller::repository_apply::Outcome;
+use crate::core::conditions::conditions;
+use crate::core::policy::WantedPolicy;
+use crate::core::reason::{Problem, Reason, gather};
+use crate::core::repository::{Aspect, Core, Desired, Digests, Step, Wanted, next_check};
+use crate::core::token::wait;
+
+/// In `status.managedPolicies`.
+pub(super) const LIFECYCLE: &str = "lifecyclePolicy";
+/// In `status.managedPolicies`.
+pub(super) const POLICY: &str = "repositoryPolicy";
+
+/// What the object's status and events say of a pass that looked at `read`.
+pub(super) fn told(
+    object: &EcrRepository,
+    context: &Context,
+    registry: &Registry,
+    desired: &Desired,
+    read: &[Aspect],
+    outcome: Outcome,
+) -> Report {
+    let old = object.status.clone().unwrap_or_default();
+    let problem = gather(&problems(object, desired, &outcome));
+    let failed: Vec<_> = outcome.failed.iter().map(|(step, _)| step.clone()).collect();
+    let to_do = if outcome.plan.blocked.is_some() { &outcome.plan.steps } else { &failed };
+    let mut status = EcrRepositoryStatus {
+        plan: steps_told(to_do),
+        deletion_policy: Some(desired.deletion),
+        region: Some(registry.region.to_string()),
+        last_handled_reconcile_at: object.annotations().get(RECONCILE_AT).cloned(),
+        ..old.clone()
+    };
+    let is_held = held(object, desired).is_some();
+    let blocked = outcome.plan.blocked.as_ref();
+    let core = outcome.observed.as_ref().and_then(|there| there.core.found());
+    if let Some(core) = core.filter(|_| blocked.is_none_or(|problem| problem.reason == Reason::PlanPending && is_held))
+    {
+        describe(&mut status, core, &outcome.done);
+    }
+    let mut events: Vec<_> = outcome.done.iter().map(|step| What::done(step.action(), step.detail())).collect();
+    if blocked.is_none() {
+        remember(&mut status, &old, desired, read, &outcome);
+        let (before, wanted) = (applied(object), Digests::of(desired));
+        let stale = before.stale(&wanted);
+        // An aspect that was in force before this pass and had to be brought about again: somebody else changed it.
+        let repaired: Vec<_> =
+            outcome.done.iter().filter(|step| is_held && !stale.contains(&step.aspect())).cloned().collect();
+        if !repaired.is_empty() {
+            status.drift = Some(Drift { last_detected: now_in_seconds().into(), actions: steps_told(&repaired) });
+        }
+        status.applied_digest = Some(before.with(&wanted, &brought_about(read, &outcome)).text());
+        if let Some(event) = released(&old, desired) {
+            events.push(event);
+        }
+        if is_held && outcome.done.iter().any(|step| matches!(step, Step::Create(_))) {
+            let note = "the repository was deleted by somebody else, and was created again; its images are lost";
+            events.insert(0, What::warning("Recreated", note));
+        }
+        if !read.is_empty() {
+            context.checks.done(&desired.owner.uid, Timestamp::now());
+        }
+    }
+    Report { status: Some(status), problem, events, ready: "the repository is as declared".to_owned() }
+}
+
+fn problems(object: &EcrRepository, desired: &Desired, outcome: &Outcome) -> Vec<Problem> {
+    let mut problems: Vec<_> = outcome.plan.problems.iter().map(|(_, problem)| problem.clone()).collect();
+    problems.extend(outcome.plan.blocked.clone());
+    if object.spec.export_to.is_some() {
+        problems.push(Problem::new(
+            Reason::NotImplemented,
+            "exportTo is not built in this version; everything else is done",
+        ));
+    }
+    problems.extend(outcome.failed.iter().map(|(_, error)| error.problem(&desired.arn)));
+    problems
+}
+
+fn describe(status: &mut EcrRepositoryStatus, core: &Core, done: &[Step]) {
+    status.repository_uri = Some(core.uri.clone());
+    status.repository_arn = Some(core.arn.clone());
+    status.registry_id = Some(core.registry_id.clone());
+    status.created_at = Some(core.created_at.into());
+    status.kms_key_arn.clone_from(&core.encryption.key);
+    let changed = done.iter().find_map(|step| match step {
+        Step::PutImageTagMutability(mutability) => Some(mutability.mode.clone()),
+        _ => None,
+    });
+    status.image_tag_mutability = Some(changed.unwrap_or_else(|| core.mutability.mode.clone()));
+}
+
+/// What is ours in AWS, so that it can be taken back when it is no longer declared.
+fn remember(
+    status: &mut EcrRepositoryStatus,
+    old: &EcrRepositoryStatus,
+    desired: &Desired,
+    read: &[Aspect],
+    outcome: &Outcome,
+) {
+    if read.contains(&Aspect::Tags) {
+        let kept = outcome.failed.iter().flat_map(|(step, _)| match step {
+            Step::UntagResource(keys) => keys.clone(),
+            _ => Vec::new(),
+        });
+        status.managed_tags = desired.tags.keys().cloned().chain(kept).collect::<BTreeSet<_>>().into_iter().collect();
+    }
+    let had_policy = old.managed_policies.iter().any(|name| name == POLICY);
+    let still_there = had_policy
+        && (!read.contains(&Aspect::Policy) || outcome.failed.iter().any(|(step, _)| step.aspect() == Aspect::Policy));
+    let lifecycle = (desired.lifecycle != Wanted::Untouched).then(|| LIFECYCLE.to_owned());
+    let policy = (desired.policy != WantedPolicy::Untouched || still_there).then(|| POLICY.to_owned());
+    status.managed_policies = lifecycle.into_iter().chain(policy).collect();
+    if outcome.stripped && outcome.done.iter().any(|step| matches!(step, Step::Claim(_))) {
+        status.reclaims = Some(old.reclaims.unwrap_or_default() + 1);
+    }
+}
+
+/// The aspects that were looked at and are now as declared.
+fn brought_about(read: &[Aspect], outcome: &Outcome) -> Vec<Aspect> {
+    let gate_failed = outcome.failed.iter().any(|(step, _)| step.is_gate());
+    let flawed = outcome.plan.problems.iter().filter_map(|(aspect, _)| *aspect);
+    let failed: Vec<_> = outcome.failed.iter().map(|(step, _)| step.aspect()).chain(flawed).collect();
+    read.iter().filter(|aspect| !gate_failed && !failed.contains(aspect)).copied().collect()
+}
+
+fn released(old: &EcrRepositoryStatus, desired: &Desired) -> Option<What> {
+    let dropped = old.managed_policies.iter().any(|name| name == LIFECYCLE) && desired.lifecycle == Wanted::Untouched;
+    dropped.then(|| {
+        What::done("Released", "lifecyclePolicy is no longer declared; the policy that ECR holds stays as it is")
+    })
+}
+
+fn now_in_seconds() -> Timestamp {
+    Timestamp::from_second(Timestamp::now().as_second()).unwrap_or(Timestamp::UNIX_EPOCH)
+}
+
+/// Writes the status, tells the events, says when to look again.
+pub(super) async fn report(object: &EcrRepository, context: &Context, report: Report) -> Result<Action, kube::Error> {
+    let uid = object.uid().unwrap_or_default();
+    let old = object.status.clone().unwrap_or_default();
+    let mut status = report.status.clone().unwrap_or_else(|| old.clone());
+    let verdict = report.verdict(object, &old.conditions, old.observed_generation);
+    let generation = object.metadata.generation.unwrap_or_default();
+    let suspended = verdict.reason == Reason::Suspended;
+    if !suspended {
+        status.observed_generation = Some(generation);
+    }
+    let told_of = if suspended { old.observed_generation.unwrap_or(generation) } else { generation };
+    status.conditions = conditions(&old.conditions, &verdict, told_of, Timestamp::now());
+
+    let namespace = object.namespace().unwrap_or_default();
+    let api: Api<EcrRepository> = Api::namespaced(context.client.clone(), &namespace);
+    context.statuses.write(&api, object, object.status.as_ref(), &status).await?;
+    for event in report.events.iter().chain(transition(&old.conditions, &verdict).iter()) {
+        context.events.tell(object, event).await;
+    }
+    context.metrics.reconciled("EcrRepository", verdict.reason);
+    Ok(match &report.problem {
+        Some(problem) => Action::requeue(context.retry(&uid, problem)),
+        None => next_look(object, context, &uid),
+    })
+}
+
+/// Its turn in the round of checks; a change, or a difference in a snapshot, comes before.
+fn next_look(object: &EcrRepository, context: &Context, uid: &str) -> Action {
+    context.attempts.reset(uid);
+    let Some(every) = context.registries.check_every(&object.spec.registry_ref.name) else {
+        return Action::await_change();
+    };
+    let now = Timestamp::now();
+    // A little late rather than a little early: then it would not be its turn yet.
+    Action::requeue(wait(now, next_check(context.checks.last(uid), every, uid).max(now)) + Duration::from_millis(5))
+}

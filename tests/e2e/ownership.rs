@@ -1,0 +1,144 @@
+//! Whose a repository is: strangers, lost tags, returning owners, objects that come back.
+
+use ecr_operator::api::EcrRepository;
+use kube::api::{Patch, PatchParams};
+use serde_json::json;
+
+use crate::support::world::{ACCOUNT, REGION, World};
+
+const OURS: [&str; 4] =
+    ["ecr-operator.dev/owner-id", "ecr-operator.dev/namespace", "ecr-operator.dev/name", "ecr-operator.dev/uid"];
+
+async fn strip(world: &World, name: &str) {
+    let arn = world.there(name).unwrap().arn;
+    world.ecr.behind_the_back(ACCOUNT, REGION, "UntagResource", json!({"resourceArn": arn, "tagKeys": OURS})).unwrap();
+}
+
+#[tokio::test]
+async fn tags_that_somebody_takes_away_are_put_back_three_times_and_then_a_person_is_asked() {
+    let world = World::new("stripped").await;
+    world.repository("app", json!({})).await;
+    world.repository_says("app", "True", "Ready").await;
+    let api = world.api::<EcrRepository>();
+    for round in 1..=3 {
+        strip(&world, "app").await;
+        world.ecr.clear_calls();
+        let meta = Patch::Merge(json!({"spec": {"tags": {"round": round.to_string()}}}));
+        api.patch("app", &PatchParams::default(), &meta).await.unwrap();
+        world.repository_says("app", "True", "Ready").await;
+        assert!(OURS.iter().all(|key| world.there("app").unwrap().tags.contains_key(*key)));
+        assert_eq!(world.writes(), ["TagResource"]);
+    }
+    strip(&world, "app").await;
+    world.ecr.clear_calls();
+    api.patch("app", &PatchParams::default(), &Patch::Merge(json!({"spec": {"tags": {"round": "4"}}}))).await.unwrap();
+    world.repository_says("app", "False", "Contested").await;
+    assert_eq!(world.writes(), [""; 0]);
+    world.again(&api, "app").await;
+    world.repository_says("app", "True", "Ready").await;
+}
+
+#[tokio::test]
+async fn a_repository_that_somebody_else_made_anew_is_not_ours() {
+    let world = World::new("remade").await;
+    world.repository("app", json!({"deletionPolicy": "Delete"})).await;
+    world.repository_says("app", "True", "Ready").await;
+    world.age("app").await;
+    world.ecr.behind_the_back(ACCOUNT, REGION, "DeleteRepository", json!({"repositoryName": "app"})).unwrap();
+    world.ecr.behind_the_back(ACCOUNT, REGION, "CreateRepository", json!({"repositoryName": "app"})).unwrap();
+    world.ecr.clear_calls();
+    let api = world.api::<EcrRepository>();
+    world.again(&api, "app").await;
+    world.repository_says("app", "False", "Conflict").await;
+    world.delete(&api, "app").await;
+    assert!(world.there("app").is_some(), "never ours to delete");
+    assert_eq!(world.writes(), [""; 0]);
+}
+
+#[tokio::test]
+async fn a_retained_repository_returns_to_the_object_that_comes_back() {
+    let world = World::new("returns").await;
+    let api = world.api::<EcrRepository>();
+    world.repository("app", json!({"tags": {"a": "b"}})).await;
+    let first = world.repository_says("app", "True", "Ready").await;
+    world.delete(&api, "app").await;
+    // The same manifest, without an edit, and with a new UID.
+    world.repository("app", json!({"tags": {"a": "b"}})).await;
+    let second = world.repository_says("app", "True", "Ready").await;
+    assert_ne!(first.metadata.uid, second.metadata.uid);
+    assert_eq!(world.there("app").unwrap().tags["ecr-operator.dev/uid"], second.metadata.uid.unwrap());
+}
+
+#[tokio::test]
+async fn an_object_restored_from_a_backup_with_its_status_returns_too() {
+    let world = World::new("restored").await;
+    let api = world.api::<EcrRepository>();
+    world.repository("app", json!({})).await;
+    let first = world.repository_says("app", "True", "Ready").await;
+    world.delete(&api, "app").await;
+    let suspended = json!({
+        "apiVersion": "ecr-operator.dev/v1alpha1", "kind": "EcrRepository",
+        "metadata": {"name": "app", "namespace": world.namespace, "annotations": {"ecr-operator.dev/suspend": "true"}},
+        "spec": {"registryRef": {"name": world.registry}},
+    });
+    world.apply(&suspended).await;
+    world.repository_says("app", "Unknown", "Suspended").await;
+    let status = Patch::Merge(json!({"status": first.status}));
+    api.patch_status("app", &PatchParams::default(), &status).await.unwrap();
+    world.repository("app", json!({})).await;
+    let uid = api.get("app").await.unwrap().metadata.uid.unwrap();
+    let marked = || async { (world.there("app").unwrap().tags["ecr-operator.dev/uid"] == uid).then_some(()) };
+    world.eventually("the repository is marked with the new UID", marked).await;
+    world.repository_says("app", "True", "Ready").await;
+}
+
+#[tokio::test]
+async fn marks_of_other_managers_are_respected_and_taken_over_only_with_leave() {
+    let world = World::new("marks").await;
+    let tags = json!([{"Key": "services.k8s.aws/controller-version", "Value": "ecr-1"}]);
+    world
+        .ecr
+        .behind_the_back(ACCOUNT, REGION, "CreateRepository", json!({"repositoryName": "app", "tags": tags}))
+        .unwrap();
+    world.repository("app", json!({"adoptionPolicy": "Adopt", "inheritDefaults": false})).await;
+    let refused = world.repository_says("app", "False", "Conflict").await;
+    let told = refused.status.unwrap().conditions[0].message.clone();
+    assert!(told.contains("ACK") && told.contains("TakeOver"), "{told}");
+    world.repository("app", json!({"adoptionPolicy": "TakeOver", "inheritDefaults": false})).await;
+    world.repository_says("app", "True", "Ready").await;
+    assert!(world.there("app").unwrap().tags.contains_key("services.k8s.aws/controller-version"), "their mark stays");
+}
+
+#[tokio::test]
+async fn the_registrys_ceiling_stops_an_adoption() {
+    let world = World::new("ceiling").await;
+    world
+        .register(
+            json!({"allow": [{"namespaces": {}, "manage": ["*"], "maxAdoption": "Deny", "maxDeletion": "Retain"}]}),
+        )
+        .await;
+    world.ecr.behind_the_back(ACCOUNT, REGION, "CreateRepository", json!({"repositoryName": "app"})).unwrap();
+    world.repository("app", json!({"adoptionPolicy": "Adopt", "inheritDefaults": false})).await;
+    world.repository_says("app", "False", "AdoptionDenied").await;
+    world.repository("other", json!({"deletionPolicy": "Delete"})).await;
+    world.repository_says("other", "False", "NotAllowed").await;
+    assert!(world.there("other").is_some(), "the rest is done all the same");
+}
+
+#[tokio::test]
+async fn a_lost_clusters_repositories_pass_on_without_an_edit() {
+    let world = World::new("lost").await;
+    let tags: Vec<_> = OURS
+        .iter()
+        .zip(["lost-cluster", world.namespace.as_str(), "app", "old-uid"])
+        .map(|(key, value)| json!({"Key": key, "Value": value}))
+        .collect();
+    world
+        .ecr
+        .behind_the_back(ACCOUNT, REGION, "CreateRepository", json!({"repositoryName": "app", "tags": tags}))
+        .unwrap();
+    world.repository("app", json!({})).await;
+    world.repository_says("app", "False", "Conflict").await;
+    world.register(json!({"takeOverFrom": ["lost-cluster"]})).await;
+    world.repository_says("app", "True", "Ready").await;
+}
