@@ -67,6 +67,33 @@ pub enum Class {
 }
 
 impl Reason {
+    /// All of them.
+    pub const ALL: [Self; 23] = [
+        Self::Ready,
+        Self::Progressing,
+        Self::Invalid,
+        Self::Denied,
+        Self::ScopeUnavailable,
+        Self::NotAllowed,
+        Self::RegistryNotFound,
+        Self::AccountMismatch,
+        Self::Conflict,
+        Self::Contested,
+        Self::AlreadyExists,
+        Self::AdoptionDenied,
+        Self::PlanPending,
+        Self::Suspended,
+        Self::RepositoryNotEmpty,
+        Self::Quota,
+        Self::Throttled,
+        Self::Transient,
+        Self::Stale,
+        Self::Expired,
+        Self::SecretConflict,
+        Self::PartiallyFailed,
+        Self::NotImplemented,
+    ];
+
     /// As written in conditions, events and labels.
     #[must_use]
     pub fn as_str(self) -> &'static str {
@@ -179,5 +206,13 @@ mod tests {
         let told = gather(&all).unwrap();
         assert_eq!(told, Problem::new(Reason::Denied, "needs ecr:X; slow down; again"));
         assert_eq!(gather(&[]), None);
+    }
+
+    #[test]
+    fn every_reason_has_its_row_in_the_docs() {
+        let docs = include_str!("../../docs/reasons.md");
+        for reason in Reason::ALL {
+            assert!(docs.contains(&format!("| `{reason}` |")), "{reason}");
+        }
     }
 }

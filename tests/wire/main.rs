@@ -1,0 +1,8 @@
+//! The AWS side through the real SDK against the local ECR in process: no cluster, no socket, no clock but tokio's.
+#![expect(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test that can't go on has failed")]
+
+mod errors;
+mod repositories;
+mod snapshots;
+mod support;
+mod tokens;

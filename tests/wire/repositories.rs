@@ -1,0 +1,76 @@
+//! Repositories: what is sent is what ECR takes, and what is read back means the same.
+
+use ecr_operator::core::lifecycle::LifecycleDocument;
+use ecr_operator::core::policy::PolicyDocument;
+use ecr_operator::core::repository::{Creation, Encryption, Mutability, Reading, Step};
+
+use crate::support::{arn, ecr, local};
+
+const LIFECYCLE: &str = r#"{"rules":[{"rulePriority":1,"selection":{"tagStatus":"any","countType":"imageCountMoreThan","countNumber":3},"action":{"type":"expire"}}]}"#;
+const POLICY: &str = r#"{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Principal":{"AWS":["210987654321","310987654321","410987654321"]},"Action":["ecr:BatchGetImage","ecr:GetDownloadUrlForLayer"]}]}"#;
+
+fn creation() -> Creation {
+    Creation {
+        mutability: Some(Mutability::new("IMMUTABLE_WITH_EXCLUSION", vec!["dev-*".into(), "a*".into()])),
+        scan_on_push: Some(true),
+        encryption: Some(Encryption { kind: "KMS".into(), key: Some("alias/images".into()) }),
+        tags: [("team".to_owned(), "a".to_owned())].into(),
+    }
+}
+
+#[tokio::test]
+async fn a_creation_carries_every_setting_and_what_is_read_back_is_no_difference() {
+    let local = local().await;
+    let ecr = ecr(&local).await;
+    let made = ecr.create("team-a/app", &creation()).await.unwrap();
+    let there = ecr.describe("team-a/app").await.unwrap().unwrap();
+    assert_eq!(made, there);
+    assert_eq!(there.mutability, creation().mutability.unwrap());
+    assert!(there.scan_on_push);
+    assert!(!creation().encryption.unwrap().differs(&there.encryption), "an alias against {:?}", there.encryption);
+    assert_eq!(ecr.tags(&arn("team-a/app")).await.unwrap().unwrap(), creation().tags);
+    assert_eq!(local.calls().len(), 3);
+}
+
+#[tokio::test]
+async fn every_step_does_what_it_says() {
+    let local = local().await;
+    let ecr = ecr(&local).await;
+    let (name, arn) = ("team-a/app", arn("team-a/app"));
+    ecr.create(name, &Creation { encryption: None, ..creation() }).await.unwrap();
+    let lifecycle = LifecycleDocument::parse(LIFECYCLE).unwrap();
+    let policy = PolicyDocument::parse(POLICY).unwrap();
+    for step in [
+        Step::PutImageTagMutability(Mutability::new("MUTABLE", vec![])),
+        Step::PutImageScanningConfiguration(false),
+        Step::TagResource([("new".to_owned(), "x".to_owned())].into()),
+        Step::UntagResource(vec!["team".to_owned()]),
+        Step::PutLifecyclePolicy { document: lifecycle.clone(), changes: vec![] },
+        Step::SetRepositoryPolicy { document: policy.clone(), changes: vec![] },
+    ] {
+        ecr.perform(name, &arn, &step).await.unwrap();
+    }
+    let there = ecr.describe(name).await.unwrap().unwrap();
+    assert_eq!((there.mutability.mode.as_str(), there.scan_on_push), ("MUTABLE", false));
+    assert_eq!(ecr.tags(&arn).await.unwrap().unwrap(), [("new".to_owned(), "x".to_owned())].into());
+    assert_eq!(ecr.lifecycle_policy(name).await.unwrap(), Reading::Found(lifecycle));
+    // AWS gives principals in another order each time, and spells accounts as roots.
+    for _ in 0..5 {
+        assert_eq!(ecr.repository_policy(name).await.unwrap(), Reading::Found(policy.clone()));
+    }
+    for step in [Step::DeleteLifecyclePolicy, Step::DeleteRepositoryPolicy { changes: vec![] }] {
+        ecr.perform(name, &arn, &step).await.unwrap();
+        ecr.perform(name, &arn, &step).await.expect("gone already is gone");
+    }
+    assert_eq!(ecr.lifecycle_policy(name).await.unwrap(), Reading::Absent);
+    assert_eq!(ecr.repository_policy(name).await.unwrap(), Reading::Absent);
+}
+
+#[tokio::test]
+async fn what_is_not_there_is_an_answer_and_no_error() {
+    let local = local().await;
+    let ecr = ecr(&local).await;
+    assert_eq!(ecr.describe("nobody").await.unwrap(), None);
+    assert_eq!(ecr.tags(&arn("nobody")).await.unwrap(), None);
+    ecr.delete("nobody", false).await.expect("gone already is gone");
+}
