@@ -244,6 +244,9 @@ pub struct EcrRepositoryStatus {
     /// What somebody else changed and the operator put right.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub drift: Option<Drift>,
+    /// The ConfigMap that holds what exportTo asks for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub exported_to: Option<String>,
     /// How often the operator's own tags were taken away by somebody and put back.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reclaims: Option<i32>,

@@ -9,15 +9,17 @@ use crate::aws::AwsError;
 use crate::aws::error::Kind;
 use crate::aws::identity::{faulty, incomplete};
 use crate::core::lifecycle::LifecycleDocument;
+use crate::core::names::AccountId;
 use crate::core::ownership::Tags;
 use crate::core::policy::PolicyDocument;
 use crate::core::repository::{Core, Creation, Encryption, Mutability, Reading, Step};
-use crate::core::token::{Life, Secret};
 
 /// ECR in one Region, as one identity.
 #[derive(Debug, Clone)]
 pub struct Ecr {
     client: Client,
+    /// Named in every call that takes it: whatever identity the credentials turn into, no other account is touched.
+    account: String,
 }
 
 /// The images of a repository, as far as a person who wants it gone asks.
@@ -35,8 +37,8 @@ pub struct Images {
 pub type Named = (String, Core);
 
 impl Ecr {
-    pub(super) fn new(config: &SdkConfig) -> Self {
-        Self { client: Client::new(config) }
+    pub(super) fn new(config: &SdkConfig, account: &AccountId) -> Self {
+        Self { client: Client::new(config), account: account.to_string() }
     }
 
     /// The repository of that name; its tags and policies are read by calls of their own.
@@ -45,7 +47,7 @@ impl Ecr {
     /// Where ECR can't be asked.
     pub async fn describe(&self, name: &str) -> Result<Option<Core>, AwsError> {
         const CALL: &str = "ecr:DescribeRepositories";
-        let answer = self.client.describe_repositories().repository_names(name).send().await;
+        let answer = self.client.describe_repositories().registry_id(&self.account).repository_names(name).send().await;
         let Some(answer) = found(answer.map_err(|error| AwsError::new(CALL, &error)))? else {
             return Ok(None);
         };
@@ -58,7 +60,14 @@ impl Ecr {
     /// Where ECR can't be asked.
     pub async fn page(&self, token: Option<String>) -> Result<(Vec<Named>, Option<String>), AwsError> {
         const CALL: &str = "ecr:DescribeRepositories";
-        let answer = self.client.describe_repositories().max_results(1000).set_next_token(token).send().await;
+        let answer = self
+            .client
+            .describe_repositories()
+            .registry_id(&self.account)
+            .max_results(1000)
+            .set_next_token(token)
+            .send()
+            .await;
         let answer = answer.map_err(|error| AwsError::new(CALL, &error))?;
         let named = answer.repositories().iter().map(|repository| named(CALL, repository)).collect::<Result<_, _>>()?;
         Ok((named, answer.next_token))
@@ -70,7 +79,13 @@ impl Ecr {
     /// Where ECR can't be asked.
     pub async fn describe_all(&self, names: &[String]) -> Result<Option<Vec<Named>>, AwsError> {
         const CALL: &str = "ecr:DescribeRepositories";
-        let answer = self.client.describe_repositories().set_repository_names(Some(names.to_vec())).send().await;
+        let answer = self
+            .client
+            .describe_repositories()
+            .registry_id(&self.account)
+            .set_repository_names(Some(names.to_vec()))
+            .send()
+            .await;
         let answer = found(answer.map_err(|error| AwsError::new(CALL, &error)))?;
         answer
             .map(|answer| answer.repositories().iter().map(|repository| named(CALL, repository)).collect())
@@ -94,7 +109,7 @@ impl Ecr {
     /// Where ECR can't be asked, or what it holds is no lifecycle policy.
     pub async fn lifecycle_policy(&self, name: &str) -> Result<Reading<LifecycleDocument>, AwsError> {
         const CALL: &str = "ecr:GetLifecyclePolicy";
-        let answer = self.client.get_lifecycle_policy().repository_name(name).send().await;
+        let answer = self.client.get_lifecycle_policy().registry_id(&self.account).repository_name(name).send().await;
         let answer = found(answer.map_err(|error| AwsError::new(CALL, &error)))?;
         let Some(text) = answer.and_then(|answer| answer.lifecycle_policy_text) else {
             return Ok(Reading::Absent);
@@ -108,7 +123,7 @@ impl Ecr {
     /// Where ECR can't be asked, or what it holds is no policy.
     pub async fn repository_policy(&self, name: &str) -> Result<Reading<PolicyDocument>, AwsError> {
         const CALL: &str = "ecr:GetRepositoryPolicy";
-        let answer = self.client.get_repository_policy().repository_name(name).send().await;
+        let answer = self.client.get_repository_policy().registry_id(&self.account).repository_name(name).send().await;
         let answer = found(answer.map_err(|error| AwsError::new(CALL, &error)))?;
         let Some(text) = answer.and_then(|answer| answer.policy_text) else {
             return Ok(Reading::Absent);
@@ -116,12 +131,32 @@ impl Ecr {
         PolicyDocument::parse(&text).map(Reading::Found).map_err(|error| faulty(CALL, &error.to_string()))
     }
 
+    /// How the registry's own configuration scans images, if it decides: then the repositories' is of no effect.
+    ///
+    /// # Errors
+    /// Where ECR can't be asked.
+    pub async fn registry_scanning(&self) -> Result<Option<String>, AwsError> {
+        let answer = self.client.get_registry_scanning_configuration().send().await;
+        let answer = answer.map_err(|error| AwsError::new("ecr:GetRegistryScanningConfiguration", &error))?;
+        let scanning = answer.scanning_configuration();
+        let decides =
+            scanning.filter(|it| it.scan_type() == Some(&types::ScanType::Enhanced) || !it.rules().is_empty());
+        Ok(decides.map(|it| it.scan_type().map_or("BASIC", types::ScanType::as_str).to_owned()))
+    }
+
     /// The images, for a message: one page of up to 1,000.
     ///
     /// # Errors
     /// Where ECR can't be asked.
     pub async fn images(&self, name: &str) -> Result<Images, AwsError> {
-        let answer = self.client.describe_images().repository_name(name).max_results(1000).send().await;
+        let answer = self
+            .client
+            .describe_images()
+            .registry_id(&self.account)
+            .repository_name(name)
+            .max_results(1000)
+            .send()
+            .await;
         let answer = answer.map_err(|error| AwsError::new("ecr:DescribeImages", &error))?;
         let pushed = answer.image_details().iter().filter_map(|image| image.image_pushed_at().and_then(timestamp));
         Ok(Images { count: answer.image_details().len(), more: answer.next_token().is_some(), newest: pushed.max() })
@@ -144,6 +179,7 @@ impl Ecr {
         let answer = self
             .client
             .create_repository()
+            .registry_id(&self.account)
             .repository_name(name)
             .set_image_tag_mutability(mutability.map(|mutability| mutability.mode.as_str().into()))
             .set_image_tag_mutability_exclusion_filters(mutability.map(|m| filters(CALL, m)).transpose()?.flatten())
@@ -177,6 +213,7 @@ impl Ecr {
                 const CALL: &str = "ecr:PutImageTagMutability";
                 let request = client
                     .put_image_tag_mutability()
+                    .registry_id(&self.account)
                     .repository_name(name)
                     .image_tag_mutability(mutability.mode.as_str().into())
                     .set_image_tag_mutability_exclusion_filters(filters(CALL, mutability)?);
@@ -185,6 +222,7 @@ impl Ecr {
             Step::PutImageScanningConfiguration(on) => {
                 let request = client
                     .put_image_scanning_configuration()
+                    .registry_id(&self.account)
                     .repository_name(name)
                     .image_scanning_configuration(scanning(*on));
                 request
@@ -194,21 +232,28 @@ impl Ecr {
                     .map_err(|error| AwsError::new("ecr:PutImageScanningConfiguration", &error))
             }
             Step::PutLifecyclePolicy { document, .. } => {
-                let request =
-                    client.put_lifecycle_policy().repository_name(name).lifecycle_policy_text(document.text());
+                let request = client
+                    .put_lifecycle_policy()
+                    .registry_id(&self.account)
+                    .repository_name(name)
+                    .lifecycle_policy_text(document.text());
                 request.send().await.map(drop).map_err(|error| AwsError::new("ecr:PutLifecyclePolicy", &error))
             }
             Step::SetRepositoryPolicy { document, .. } => {
-                let request = client.set_repository_policy().repository_name(name).policy_text(document.text());
+                let request = client
+                    .set_repository_policy()
+                    .registry_id(&self.account)
+                    .repository_name(name)
+                    .policy_text(document.text());
                 request.send().await.map(drop).map_err(|error| AwsError::new("ecr:SetRepositoryPolicy", &error))
             }
             Step::DeleteRepositoryPolicy { .. } => {
-                let request = client.delete_repository_policy().repository_name(name);
+                let request = client.delete_repository_policy().registry_id(&self.account).repository_name(name);
                 found(request.send().await.map_err(|error| AwsError::new("ecr:DeleteRepositoryPolicy", &error)))
                     .map(drop)
             }
             Step::DeleteLifecyclePolicy => {
-                let request = client.delete_lifecycle_policy().repository_name(name);
+                let request = client.delete_lifecycle_policy().registry_id(&self.account).repository_name(name);
                 found(request.send().await.map_err(|error| AwsError::new("ecr:DeleteLifecyclePolicy", &error)))
                     .map(drop)
             }
@@ -220,23 +265,9 @@ impl Ecr {
     /// # Errors
     /// [`Kind::NotEmpty`] where it has images and `force` isn't set, among others.
     pub async fn delete(&self, name: &str, force: bool) -> Result<(), AwsError> {
-        let answer = self.client.delete_repository().repository_name(name).force(force).send().await;
+        let answer =
+            self.client.delete_repository().registry_id(&self.account).repository_name(name).force(force).send().await;
         found(answer.map_err(|error| AwsError::new("ecr:DeleteRepository", &error))).map(drop)
-    }
-
-    /// A token for the private registries this identity may use in this Region, as ECR gives it: base64 of
-    /// `AWS:password`, which is what a docker config calls `auth`.
-    ///
-    /// # Errors
-    /// Where ECR refuses, or the token can't be used.
-    pub async fn authorization_token(&self, now: Timestamp) -> Result<(Secret, Life), AwsError> {
-        const CALL: &str = "ecr:GetAuthorizationToken";
-        let answer = self.client.get_authorization_token().send().await.map_err(|error| AwsError::new(CALL, &error))?;
-        let data = answer.authorization_data().first().ok_or_else(|| incomplete(CALL, "authorizationData"))?;
-        let token = data.authorization_token().ok_or_else(|| incomplete(CALL, "authorizationToken"))?;
-        let life =
-            Life::of(now, data.expires_at().and_then(timestamp)).map_err(|fault| faulty(CALL, &fault.to_string()))?;
-        Ok((Secret::new(token.to_owned()), life))
     }
 }
 

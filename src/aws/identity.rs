@@ -129,10 +129,10 @@ impl Session {
         Self { sts: aws_sdk_sts::Client::new(&config), config }
     }
 
-    /// ECR in this session's Region.
+    /// ECR in this session's Region, for the registry of `account`.
     #[must_use]
-    pub fn ecr(&self) -> Ecr {
-        Ecr::new(&self.config)
+    pub fn ecr(&self, account: &AccountId) -> Ecr {
+        Ecr::new(&self.config, account)
     }
 
     /// Who this is. Needs no permission.
@@ -157,9 +157,20 @@ impl Session {
     pub async fn token(&self, service: Service) -> Result<(Secret, Life), AwsError> {
         let now = Timestamp::now();
         match service {
-            Service::Private => self.ecr().authorization_token(now).await,
+            Service::Private => self.private_authorization_token(now).await,
             Service::Public => self.public_authorization_token(now).await,
         }
+    }
+
+    async fn private_authorization_token(&self, now: Timestamp) -> Result<(Secret, Life), AwsError> {
+        const CALL: &str = "ecr:GetAuthorizationToken";
+        let client = aws_sdk_ecr::Client::new(&self.config);
+        let answer = client.get_authorization_token().send().await.map_err(|error| AwsError::new(CALL, &error))?;
+        let data = answer.authorization_data().first().ok_or_else(|| incomplete(CALL, "authorizationData"))?;
+        let token = data.authorization_token().ok_or_else(|| incomplete(CALL, "authorizationToken"))?;
+        let life =
+            Life::of(now, data.expires_at().and_then(timestamp)).map_err(|fault| faulty(CALL, &fault.to_string()))?;
+        Ok((Secret::new(token.to_owned()), life))
     }
 
     async fn public_authorization_token(&self, now: Timestamp) -> Result<(Secret, Life), AwsError> {

@@ -1,6 +1,7 @@
 //! The Kubernetes side: what is watched, what is written, and how.
 
 mod access_key;
+mod config_maps;
 mod events;
 mod secrets;
 mod service_accounts;
@@ -8,6 +9,7 @@ mod stores;
 mod writes;
 
 pub use access_key::AccessKeys;
+pub use config_maps::{Exported, Exports};
 pub use events::{Events, What};
 pub use secrets::{Applied, SecretWriter};
 pub use service_accounts::{ServiceAccounts, Wish, is_marked};

@@ -48,9 +48,14 @@ impl Checks {
         self.state().suspects.insert(uid.to_owned())
     }
 
-    /// Whether it was suspect until now.
-    pub fn take_suspect(&self, uid: &str) -> bool {
-        self.state().suspects.remove(uid)
+    /// Whether it is.
+    pub fn is_suspect(&self, uid: &str) -> bool {
+        self.state().suspects.contains(uid)
+    }
+
+    /// It was looked at, and is as declared.
+    pub fn clear_suspicion(&self, uid: &str) {
+        self.state().suspects.remove(uid);
     }
 
     /// The object is gone.

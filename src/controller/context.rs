@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
+use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Namespace, Secret as KubeSecret, ServiceAccount};
 use kube::core::PartialObjectMeta;
 use kube::runtime::reflector::{ObjectRef, Store};
@@ -89,6 +90,11 @@ impl Context {
             Class::Converged | Class::Held => SLOW,
             // Its remedy is a change, which is seen at once; this is for those that can't be seen.
             Class::Stalled => backoff::Backoff { first: SLOW, most: SLOW }.after(1, uid),
+            // Images go when a person or a policy removes them, not within seconds.
+            Class::Retrying if problem.reason == Reason::RepositoryNotEmpty => {
+                backoff::Backoff { first: Duration::from_secs(30), ..backoff::OBJECT }
+                    .after(self.attempts.failed(uid), uid)
+            }
             Class::Retrying => backoff::OBJECT.after(self.attempts.failed(uid), uid),
         }
     }
@@ -99,15 +105,26 @@ const SLOW: Duration = Duration::from_mins(10);
 
 /// Failures in a row, by object.
 #[derive(Debug, Default)]
-pub struct Attempts(Mutex<HashMap<String, u32>>);
+pub struct Attempts(Mutex<HashMap<String, Failing>>);
+
+#[derive(Debug)]
+struct Failing {
+    times: u32,
+    since: Timestamp,
+}
 
 impl Attempts {
     /// One more. Returns how many that makes.
     pub fn failed(&self, uid: &str) -> u32 {
-        let mut counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let count = counts.entry(uid.to_owned()).or_insert(0);
-        *count = count.saturating_add(1);
-        *count
+        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let failing = all.entry(uid.to_owned()).or_insert_with(|| Failing { times: 0, since: Timestamp::now() });
+        failing.times = failing.times.saturating_add(1);
+        failing.times
+    }
+
+    /// When the row of failures began.
+    pub fn failing_since(&self, uid: &str) -> Option<Timestamp> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).get(uid).map(|failing| failing.since)
     }
 
     /// It went well, or the object is gone.

@@ -1,20 +1,23 @@
 //! The end of an `EcrRepository`: its repository goes only if it is ours, only if the object that goes is the one that
 //! owns it, and its images only if that was said.
 
+use std::time::Duration;
+
 use kube::runtime::controller::Action;
 use kube::{Api, ResourceExt};
 
 use crate::api::{DeletionPolicy, EcrRepository, FINALIZER, Mode};
-use crate::aws::{AwsError, Kind};
+use crate::aws::{AwsError, Ecr, Kind};
 use crate::cluster::{What, is_conflict, is_not_found, set_finalizer};
 use crate::controller::context::{Context, is_suspended, suspended};
+use crate::controller::export;
 use crate::controller::registries::Registry;
 use crate::controller::report::Report;
-use crate::controller::repository::{self, Stop};
+use crate::controller::repository::{self, Stop, is_young};
 use crate::controller::repository_status::report;
 use crate::core::ownership::Owner;
 use crate::core::reason::{Problem, Reason};
-use crate::core::repository::Desired;
+use crate::core::repository::Doomed;
 
 /// What is to be told when the finalizer goes.
 enum Released {
@@ -30,7 +33,6 @@ enum Released {
 /// Where the API server fails.
 pub async fn repository(object: &EcrRepository, context: &Context) -> Result<Action, kube::Error> {
     if !object.finalizers().iter().any(|name| name == FINALIZER) {
-        forget(object, context);
         return Ok(Action::await_change());
     }
     if is_suspended(object) {
@@ -43,7 +45,7 @@ pub async fn repository(object: &EcrRepository, context: &Context) -> Result<Act
             report(object, context, Report::problem(problem)).await
         }
         Err(Stop::Kubernetes(error)) => Err(error),
-        Err(Stop::Superseded) => Ok(Action::await_change()),
+        Err(Stop::Superseded) => Ok(Action::requeue(Duration::from_secs(1))),
     }
 }
 
@@ -57,55 +59,79 @@ async fn release(object: &EcrRepository, context: &Context) -> Result<Released, 
     }
     let registry = context.registries.resolve(&object.spec.registry_ref.name).await?;
     registry.works()?;
-    let desired = repository::desired(object, &registry, context)?;
-    if desired.plan_only {
+    let doomed = repository::doomed(object, &registry, context)?;
+    if doomed.plan_only {
         return Ok(Released::Kept(format!("EcrRegistry {} is in mode Plan", registry.name)));
     }
-    if !crate::core::repository::deletes(desired.deletion) {
+    if !crate::core::repository::deletes(doomed.deletion) {
         return Ok(Released::Kept("deletionPolicy is Retain".to_owned()));
     }
-    if desired.deletion > desired.ceilings.deletion {
-        return Err(Stop::Problem(Problem::new(
-            Reason::NotAllowed,
-            format!(
-                "deletionPolicy {} is above the maxDeletion {} of EcrRegistry {}",
-                desired.deletion, desired.ceilings.deletion, registry.name
-            ),
-        )));
-    }
-    still_there(object, context).await?;
-    delete(context, &registry, &desired).await
+    still_so(object, context).await?;
+    delete(object, context, &registry, &doomed).await
 }
 
-/// Never from the cache alone: an object of the same name may have taken the place of the one that was deleted.
-async fn still_there(object: &EcrRepository, context: &Context) -> Result<(), Stop> {
+/// Never from the cache alone: an object of the same name may have taken the place of the one that was deleted, and its
+/// policy may have been changed a moment ago.
+async fn still_so(object: &EcrRepository, context: &Context) -> Result<(), Stop> {
     let api: Api<EcrRepository> = Api::namespaced(context.client.clone(), &object.namespace().unwrap_or_default());
-    let live = api.get_metadata_opt(&object.name_any()).await?;
-    let same =
-        live.is_some_and(|live| live.metadata.uid == object.metadata.uid && live.metadata.deletion_timestamp.is_some());
+    let Some(live) = api.get_metadata_opt(&object.name_any()).await? else {
+        return Err(Stop::Superseded);
+    };
+    let (live, known) = (&live.metadata, &object.metadata);
+    let same = live.uid == known.uid && live.generation == known.generation && live.deletion_timestamp.is_some();
     if same { Ok(()) } else { Err(Stop::Superseded) }
 }
 
-async fn delete(context: &Context, registry: &Registry, desired: &Desired) -> Result<Released, Stop> {
-    let ecr = registry.manager.ecr();
-    let told = |error: AwsError| error.problem(&desired.arn);
-    let Some(tags) = ecr.tags(&desired.arn).await.map_err(told)? else {
-        return Ok(Released::Kept(format!("repository {} was already gone", desired.name)));
+async fn delete(
+    object: &EcrRepository,
+    context: &Context,
+    registry: &Registry,
+    doomed: &Doomed,
+) -> Result<Released, Stop> {
+    let ecr = registry.ecr();
+    let told = |error: AwsError| error.problem(&doomed.arn);
+    let Some(tags) = ecr.tags(&doomed.arn).await.map_err(told)? else {
+        let held = object.status.as_ref().filter(|status| status.repository_arn.is_some());
+        if held.and_then(|status| status.created_at.as_ref()).is_some_and(|created| is_young(created.0)) {
+            let message = "ECR doesn't show the repository yet that it created a moment ago";
+            return Err(Problem::new(Reason::Transient, message).into());
+        }
+        return Ok(Released::Kept(format!("there is no repository {}", doomed.name)));
     };
-    let owned = Owner::read(&tags).is_some_and(|owner| owner.id == context.owner_id && owner.uid == desired.owner.uid);
-    if !owned {
-        return Ok(Released::Kept(format!("repository {} isn't owned by this object, by its tags", desired.name)));
+    let me = repository::owner(object, context);
+    if !Owner::read(&tags).is_some_and(|owner| owner.id == me.id && owner.uid == me.uid) {
+        return Ok(Released::Kept(format!("repository {} isn't owned by this object, by its tags", doomed.name)));
     }
-    let force = desired.deletion == DeletionPolicy::DeleteWithImages;
-    match ecr.delete(desired.name.as_str(), force).await {
+    allowed(registry, doomed)?;
+    let force = doomed.deletion == DeletionPolicy::DeleteWithImages;
+    match ecr.delete(doomed.name.as_str(), force).await {
         Ok(()) => Ok(Released::Deleted),
-        Err(error) if error.kind == Kind::NotEmpty => Err(Stop::Problem(not_empty(&ecr, desired).await)),
+        Err(error) if error.kind == Kind::NotEmpty => Err(Stop::Problem(not_empty(&ecr, doomed).await)),
         Err(error) => Err(Stop::Problem(told(error))),
     }
 }
 
-async fn not_empty(ecr: &crate::aws::Ecr, desired: &Desired) -> Problem {
-    let what = match ecr.images(desired.name.as_str()).await {
+/// The right is checked again at the very end: it may have been withdrawn.
+fn allowed(registry: &Registry, doomed: &Doomed) -> Result<(), Problem> {
+    match doomed.ceiling {
+        Some(most) if doomed.deletion <= most => Ok(()),
+        Some(most) => {
+            let message = format!(
+                "deletionPolicy {} is above the maxDeletion {most} of EcrRegistry {}",
+                doomed.deletion, registry.name
+            );
+            Err(Problem::new(Reason::NotAllowed, message))
+        }
+        None => {
+            let message =
+                format!("no `allow` rule of EcrRegistry {} lets this namespace manage {}", registry.name, doomed.name);
+            Err(Problem::new(Reason::NotAllowed, message))
+        }
+    }
+}
+
+async fn not_empty(ecr: &Ecr, doomed: &Doomed) -> Problem {
+    let what = match ecr.images(doomed.name.as_str()).await {
         Ok(images) => {
             let more = if images.more { " or more" } else { "" };
             let newest = images.newest.map(|at| format!(", the newest pushed at {at}")).unwrap_or_default();
@@ -117,7 +143,7 @@ async fn not_empty(ecr: &crate::aws::Ecr, desired: &Desired) -> Problem {
         Reason::RepositoryNotEmpty,
         format!(
             "repository {} still has {what}; delete them, or set spec.deletionPolicy to Retain (it stays) or DeleteWithImages (they go too)",
-            desired.name
+            doomed.name
         ),
     )
 }
@@ -136,26 +162,19 @@ fn with_way_out(problem: Problem) -> Problem {
 }
 
 async fn let_go(object: &EcrRepository, context: &Context, released: &Released) -> Result<Action, kube::Error> {
+    export::remove(object, context).await?;
     let name = object.spec.name.clone().unwrap_or_else(|| object.name_any());
     let event = match released {
         Released::Deleted => What::done("DeleteRepository", format!("deleted repository {name}")),
         Released::Kept(why) => What::done("Released", format!("repository {name} was left as it is: {why}")),
     };
-    context.events.tell(object, &event).await;
     let api: Api<EcrRepository> = Api::namespaced(context.client.clone(), &object.namespace().unwrap_or_default());
     match set_finalizer(&api, object, false).await {
         Ok(_) => {}
-        Err(error) if is_conflict(&error) => return Ok(Action::requeue(std::time::Duration::from_millis(200))),
+        Err(error) if is_conflict(&error) => return Ok(Action::requeue(Duration::from_millis(200))),
         Err(error) if is_not_found(&error) => {}
         Err(error) => return Err(error),
     }
-    forget(object, context);
+    context.events.tell(object, &event).await;
     Ok(Action::await_change())
-}
-
-fn forget(object: &EcrRepository, context: &Context) {
-    let uid = object.uid().unwrap_or_default();
-    context.attempts.reset(&uid);
-    context.statuses.forget(&uid);
-    context.checks.forget(&uid);
 }

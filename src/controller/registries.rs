@@ -8,7 +8,7 @@ use jiff::{SignedDuration, Timestamp};
 use kube::runtime::reflector::{ObjectRef, Store};
 
 use crate::api::{EcrRegistry, EcrRegistrySpec, Identity, SUSPEND, ScopeTokens};
-use crate::aws::{AwsError, Caller, Credentials, Endpoint, Session, SessionOptions};
+use crate::aws::{AwsError, Caller, Credentials, Ecr, Endpoint, Session, SessionOptions};
 use crate::cluster::AccessKeys;
 use crate::controller::context::is_suspended;
 use crate::core::backoff;
@@ -36,6 +36,12 @@ pub struct Registry {
 }
 
 impl Registry {
+    /// ECR, as whoever manages repositories.
+    #[must_use]
+    pub fn ecr(&self) -> Ecr {
+        self.manager.ecr(&self.account)
+    }
+
     /// Whether work on repositories goes on; tokens are renewed all the same.
     ///
     /// # Errors
@@ -64,10 +70,13 @@ struct Known {
 
 #[derive(Debug, Default)]
 struct Asked {
-    caller: Option<Caller>,
+    caller: Option<(Caller, Timestamp)>,
     failures: u32,
     failure: Option<(AwsError, Timestamp)>,
 }
+
+/// Whom credentials belong to may change behind them: a Pod Identity association, say, is pointed at another role.
+const ASK_AGAIN: SignedDuration = SignedDuration::from_hours(1);
 
 type SessionKey = (String, Region);
 
@@ -88,7 +97,9 @@ pub struct Registries {
 /// Of looks at a registry's repositories.
 #[derive(Debug, Default)]
 struct Round {
+    scanning: Option<String>,
     every: Option<Duration>,
+    counted: bool,
     next_snapshot: Option<Timestamp>,
 }
 
@@ -203,13 +214,28 @@ impl Registries {
     #[must_use]
     pub fn check_every(&self, name: &str) -> Option<Duration> {
         let rounds = self.rounds.lock().unwrap_or_else(PoisonError::into_inner);
-        rounds.get(name).map_or_else(|| Some(self.drift_interval(name)), |round| round.every)
+        rounds
+            .get(name)
+            .filter(|round| round.counted)
+            .map_or_else(|| Some(self.drift_interval(name)), |round| round.every)
     }
 
     /// Sets it.
     pub fn set_check_every(&self, name: &str, every: Option<Duration>) {
         let mut rounds = self.rounds.lock().unwrap_or_else(PoisonError::into_inner);
-        rounds.entry(name.to_owned()).or_default().every = every;
+        let round = rounds.entry(name.to_owned()).or_default();
+        (round.every, round.counted) = (every, true);
+    }
+
+    /// How the registry's own configuration scans, if it decides.
+    #[must_use]
+    pub fn scanning(&self, name: &str) -> Option<String> {
+        self.rounds.lock().unwrap_or_else(PoisonError::into_inner).get(name).and_then(|round| round.scanning.clone())
+    }
+
+    /// Sets it.
+    pub fn set_scanning(&self, name: &str, how: Option<String>) {
+        self.rounds.lock().unwrap_or_else(PoisonError::into_inner).entry(name.to_owned()).or_default().scanning = how;
     }
 
     /// Whether it is time for a snapshot of its repositories; if so, the next is an `interval` later.
@@ -221,6 +247,13 @@ impl Registries {
             round.next_snapshot = now.saturating_add(SignedDuration::try_from(interval).unwrap_or_default()).ok();
         }
         due
+    }
+
+    /// The snapshot couldn't be taken: the next try needn't wait for the whole interval.
+    pub fn snapshot_failed(&self, name: &str) {
+        let soon = Timestamp::now().saturating_add(SignedDuration::from_mins(1)).ok();
+        self.rounds.lock().unwrap_or_else(PoisonError::into_inner).entry(name.to_owned()).or_default().next_snapshot =
+            soon;
     }
 
     async fn puller(&self, registry: &Registry, region: &Region) -> Result<Arc<Known>, Problem> {
@@ -296,16 +329,16 @@ impl Known {
     /// Asked once; after a failure not before its back-off has passed.
     async fn caller(&self) -> Result<Caller, AwsError> {
         let mut asked = self.caller.lock().await;
-        if let Some(caller) = &asked.caller {
+        let now = Timestamp::now();
+        if let Some((caller, _)) = asked.caller.as_ref().filter(|(_, at)| now.duration_since(*at) < ASK_AGAIN) {
             return Ok(caller.clone());
         }
-        let now = Timestamp::now();
         if let Some((error, _)) = asked.failure.as_ref().filter(|(_, until)| *until > now) {
             return Err(error.clone());
         }
         match self.session.caller().await {
             Ok(caller) => {
-                *asked = Asked { caller: Some(caller.clone()), ..Asked::default() };
+                *asked = Asked { caller: Some((caller.clone(), now)), ..Asked::default() };
                 Ok(caller)
             }
             Err(error) => {

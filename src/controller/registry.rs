@@ -77,9 +77,9 @@ async fn look(object: &EcrRegistry, context: &Context, status: &mut EcrRegistryS
     };
     status.registry_host =
         RegistryHost::new(registry.account.clone(), registry.region.clone(), kind).map(|host| host.to_string());
-    status.pull_caller_arn = Some(context.registries.pull_caller(&registry).await?);
     registry.works()?;
     status.full_check_every = drift::watch(&registry, context, asks_anew(object)).await.and_then(drift::spelled);
+    status.pull_caller_arn = Some(context.registries.pull_caller(&registry).await?);
     not_implemented(object)?;
     Ok(format!("account {} as {}", registry.account, registry.caller_arn))
 }
@@ -116,7 +116,14 @@ fn tell_dependants(
 ) {
     let mut hasher = DefaultHasher::new();
     let annotations = object.annotations();
-    (object.metadata.generation, &status.account_id, &status.caller_arn, &status.pull_caller_arn, annotations)
+    (
+        object.uid(),
+        object.metadata.generation,
+        &status.account_id,
+        &status.caller_arn,
+        &status.pull_caller_arn,
+        annotations,
+    )
         .hash(&mut hasher);
     problem.map(|problem| (problem.reason, &problem.message)).hash(&mut hasher);
     let change = context.registry_seen.tell(name, hasher.finish());

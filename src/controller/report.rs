@@ -20,19 +20,21 @@ pub struct Report {
     pub events: Vec<What>,
     /// What Ready says if nothing keeps it.
     pub ready: String,
+    /// Whether something is known not to be as declared.
+    pub differs: bool,
 }
 
 impl Report {
     /// A pass that got nowhere.
     #[must_use]
     pub fn problem(problem: Problem) -> Self {
-        Self { status: None, problem: Some(problem), events: Vec::new(), ready: String::new() }
+        Self { status: None, problem: Some(problem), events: Vec::new(), ready: String::new(), differs: false }
     }
 
     /// The verdict, given the conditions so far.
     pub fn verdict<K: Resource>(&self, object: &K, old: &[Condition], observed: Option<i64>) -> Verdict {
         let generation = object.meta().generation.unwrap_or_default();
-        let was_converged = observed == Some(generation) && is_ready(old, generation);
+        let was_converged = !self.differs && observed == Some(generation) && is_ready(old, generation);
         match &self.problem {
             Some(problem) => Verdict::held_up(problem.clone(), was_converged),
             None => Verdict::ready(self.ready.clone()),

@@ -7,20 +7,19 @@ use jiff::{SignedDuration, Timestamp};
 use kube::runtime::controller::Action;
 use kube::{Api, ResourceExt};
 
-use crate::api::{AdoptionPolicy, EcrRepository, RECONCILE_AT};
-use crate::aws::{AwsError, Ecr};
+use crate::api::{AdoptionPolicy, EcrRepository, FINALIZER, RECONCILE_AT};
 use crate::cluster::{is_conflict, is_not_found, set_finalizer};
 use crate::controller::context::{Context, is_suspended, suspended};
-use crate::controller::deletion;
 use crate::controller::registries::Registry;
 use crate::controller::report::Report;
 use crate::controller::repository_apply::{Outcome, exists_already, step_through};
-use crate::controller::repository_status::{POLICY, report, told};
+use crate::controller::repository_observe::{Seen, observe};
+use crate::controller::repository_status::{report, told};
+use crate::controller::{deletion, export};
 use crate::core::access::Access;
 use crate::core::ownership::Owner;
-use crate::core::policy::WantedPolicy;
-use crate::core::reason::{Problem, Reason};
-use crate::core::repository::{self, Aspect, Desired, Digests, Observed, Reading, Wanted};
+use crate::core::reason::{Problem, Reason, gather};
+use crate::core::repository::{self, Aspect, Desired, Digests, Doomed, Observed};
 use crate::core::selector::NamespaceView;
 
 /// ECR may deny for so long that it has what it just created.
@@ -63,11 +62,20 @@ pub async fn reconcile(object: Arc<EcrRepository>, context: Arc<Context>) -> Res
         return report(&object, &context, Report::problem(suspended())).await;
     }
     match pass(&object, &context).await {
-        Ok(done) => report(&object, &context, done).await,
+        Ok(done) => report(&object, &context, with_export(&object, &context, done).await).await,
         Err(Stop::Problem(problem)) => report(&object, &context, Report::problem(problem)).await,
         Err(Stop::Kubernetes(error)) => Err(error),
         Err(Stop::Superseded) => Ok(Action::requeue(Duration::from_secs(1))),
     }
+}
+
+/// The repository comes first: what is exported is its status.
+async fn with_export(object: &EcrRepository, context: &Context, mut report: Report) -> Report {
+    if let Some(status) = report.status.as_mut().filter(|_| export::is_wanted(object)) {
+        let problem = export::bring_about(object, context, status).await;
+        report.problem = gather(&report.problem.into_iter().chain(problem).collect::<Vec<_>>());
+    }
+    report
 }
 
 async fn pass(object: &EcrRepository, context: &Context) -> Result<Report, Stop> {
@@ -75,51 +83,69 @@ async fn pass(object: &EcrRepository, context: &Context) -> Result<Report, Stop>
     registry.works()?;
     let desired = desired(object, &registry, context)?;
     stays_in_place(object, &desired)?;
-    make_durable(object, &desired, context).await?;
-
-    let ecr = registry.manager.ecr();
+    let ecr = registry.ecr();
     let look = look(object, context, &registry, &desired);
-    let (aspects, observed) = match look {
-        Look::None => return Ok(told(object, context, &registry, &desired, &[], Outcome::nothing(&desired))),
-        Look::Create => (Aspect::ALL.to_vec(), None),
+    make_durable(object, &desired, context, look == Look::Create).await?;
+    let (aspects, seen) = match look {
+        Look::None => return Ok(told(object, context, &registry, &desired, &[], &Outcome::nothing(&desired))),
+        Look::Create => (Aspect::ALL.to_vec(), Seen::nothing()),
         Look::At(aspects) => {
-            let observed = observe(object, &ecr, &desired, &aspects).await?;
-            visible_by_now(object, &desired, observed.as_ref())?;
-            (if observed.is_some() { aspects } else { Aspect::ALL.to_vec() }, observed)
+            let seen = observe(object, &ecr, &desired, &aspects).await?;
+            visible_by_now(object, &desired, seen.observed.as_ref())?;
+            (if seen.observed.is_some() { aspects } else { Aspect::ALL.to_vec() }, seen)
         }
     };
-    let outcome = step_through(object, context, &registry, &ecr, &desired, observed).await?;
+    let outcome = step_through(object, context, &registry, &ecr, &desired, seen).await?;
     if !exists_already(&outcome) {
-        return Ok(told(object, context, &registry, &desired, &aspects, outcome));
+        return Ok(told(object, context, &registry, &desired, &aspects, &outcome));
     }
-    let there = observe(object, &ecr, &desired, &Aspect::ALL).await?;
-    let there = there.ok_or_else(|| {
-        Problem::new(Reason::Transient, format!("repository {} exists and isn't shown yet", desired.name))
-    })?;
-    let outcome = step_through(object, context, &registry, &ecr, &desired, Some(there)).await?;
-    Ok(told(object, context, &registry, &desired, &Aspect::ALL, outcome))
+    let seen = observe(object, &ecr, &desired, &Aspect::ALL).await?;
+    if seen.observed.is_none() {
+        let message = format!("repository {} exists and isn't shown yet", desired.name);
+        return Err(Problem::new(Reason::Transient, message).into());
+    }
+    let outcome = step_through(object, context, &registry, &ecr, &desired, seen).await?;
+    Ok(told(object, context, &registry, &desired, &Aspect::ALL, &outcome))
 }
 
 /// Pure: the spec over the registry's defaults, within the namespace's rights.
 pub(super) fn desired(object: &EcrRepository, registry: &Registry, context: &Context) -> Result<Desired, Problem> {
-    let owner = Owner {
+    parsed(object, registry, context, |parse| Desired::parse(&object.spec, parse))
+}
+
+/// Pure: what deletion needs of it.
+pub(super) fn doomed(object: &EcrRepository, registry: &Registry, context: &Context) -> Result<Doomed, Problem> {
+    parsed(object, registry, context, |parse| Doomed::parse(&object.spec, parse))
+}
+
+/// The CR, as its tags name it.
+pub(super) fn owner(object: &EcrRepository, context: &Context) -> Owner {
+    Owner {
         id: context.owner_id.clone(),
         namespace: object.namespace().unwrap_or_default(),
         name: object.name_any(),
         uid: object.uid().unwrap_or_default(),
-    };
+    }
+}
+
+fn parsed<T>(
+    object: &EcrRepository,
+    registry: &Registry,
+    context: &Context,
+    parse: impl FnOnce(repository::Context<'_>) -> Result<T, Problem>,
+) -> Result<T, Problem> {
+    let owner = owner(object, context);
     let labels = context.namespace_labels(&owner.namespace)?;
     let rules = registry.spec.allow.as_deref().unwrap_or_default();
     let access = Access::of(rules, NamespaceView { name: &owner.namespace, labels: &labels });
-    let parse = repository::Context {
+    parse(repository::Context {
         registry: &registry.spec,
         registry_name: &registry.name,
         account: &registry.account,
         region: &registry.region,
         access: &access,
         owner: &owner,
-    };
-    Desired::parse(&object.spec, parse)
+    })
 }
 
 /// What was last brought about for this object.
@@ -144,7 +170,7 @@ pub(super) fn asks_anew(object: &EcrRepository) -> bool {
 
 fn look(object: &EcrRepository, context: &Context, registry: &Registry, desired: &Desired) -> Look {
     let uid = object.uid().unwrap_or_default();
-    let suspect = context.checks.take_suspect(&uid);
+    let suspect = context.checks.is_suspect(&uid);
     if held(object, desired).is_none() {
         let refused = ["AlreadyExists", "Conflict", "AdoptionDenied"];
         let conditions = object.status.iter().flat_map(|status| &status.conditions);
@@ -179,68 +205,38 @@ fn stays_in_place(object: &EcrRepository, desired: &Desired) -> Result<(), Probl
     }
 }
 
-/// Nothing is created before the finalizer is durable, and there is one only where deletion has something to do.
-async fn make_durable(object: &EcrRepository, desired: &Desired, context: &Context) -> Result<(), Stop> {
+/// Nothing is created before the finalizer is durable, nor for an object that is gone: the cache may lag. There is a
+/// finalizer only where deletion has something to do.
+async fn make_durable(object: &EcrRepository, desired: &Desired, context: &Context, creates: bool) -> Result<(), Stop> {
     let api: Api<EcrRepository> = Api::namespaced(context.client.clone(), &desired.owner.namespace);
-    let wanted = repository::deletes(desired.deletion) && !desired.plan_only;
+    let wanted = (repository::deletes(desired.deletion) && !desired.plan_only) || export::is_wanted(object);
+    let written = object.finalizers().iter().any(|name| name == FINALIZER) != wanted;
     match set_finalizer(&api, object, wanted).await {
-        Ok(now) if now.metadata.deletion_timestamp.is_some() => Err(Stop::Superseded),
-        Ok(_) => Ok(()),
-        Err(error) if is_conflict(&error) || is_not_found(&error) => Err(Stop::Superseded),
-        Err(error) => Err(error.into()),
+        Ok(now) if now.metadata.deletion_timestamp.is_some() => return Err(Stop::Superseded),
+        Ok(_) => {}
+        Err(error) if is_conflict(&error) || is_not_found(&error) => return Err(Stop::Superseded),
+        Err(error) => return Err(error.into()),
     }
-}
-
-/// What ECR holds of these aspects, as far as they are declared. Tags are always read: they say whose it is.
-async fn observe(
-    object: &EcrRepository,
-    ecr: &Ecr,
-    desired: &Desired,
-    aspects: &[Aspect],
-) -> Result<Option<Observed>, Problem> {
-    let name = desired.name.as_str();
-    let had_policy = object.status.as_ref().is_some_and(|status| status.managed_policies.iter().any(|it| it == POLICY));
-    let reads = |aspect| aspects.contains(&aspect);
-    let core = async { if reads(Aspect::Core) { ecr.describe(name).await.map(Some) } else { Ok(None) } };
-    let lifecycle = async {
-        match desired.lifecycle {
-            Wanted::Untouched => Ok(Reading::Unread),
-            _ if !reads(Aspect::Lifecycle) => Ok(Reading::Unread),
-            _ => ecr.lifecycle_policy(name).await,
-        }
-    };
-    // A policy of ours that is no longer declared is taken back; one that never was isn't even read.
-    let policy = async {
-        let concerns = desired.policy != WantedPolicy::Untouched || had_policy;
-        if concerns && reads(Aspect::Policy) { ecr.repository_policy(name).await } else { Ok(Reading::Unread) }
-    };
-    let told = |error: AwsError| error.problem(&desired.arn);
-    let (tags, core, lifecycle, policy) =
-        futures::try_join!(ecr.tags(&desired.arn), core, lifecycle, policy).map_err(told)?;
-    let Some(tags) = tags else {
-        return Ok(None);
-    };
-    // Where the tags name nobody, the creation time tells whether it is still the same repository.
-    let core = match core {
-        None if Owner::read(&tags).is_none() => Some(ecr.describe(name).await.map_err(told)?),
-        core => core,
-    };
-    let core = match core {
-        Some(Some(core)) => Reading::Found(core),
-        Some(None) => return Ok(None),
-        None => Reading::Unread,
-    };
-    Ok(Some(Observed { core, tags, lifecycle, policy }))
+    if creates && !written {
+        let live = api.get_metadata_opt(&desired.owner.name).await?;
+        let lives = live
+            .is_some_and(|live| live.metadata.uid == object.metadata.uid && live.metadata.deletion_timestamp.is_none());
+        return if lives { Ok(()) } else { Err(Stop::Superseded) };
+    }
+    Ok(())
 }
 
 fn visible_by_now(object: &EcrRepository, desired: &Desired, observed: Option<&Observed>) -> Result<(), Problem> {
-    let created = held(object, desired);
-    let young = created.is_some_and(|created| Timestamp::now().duration_since(created) < GRACE_AFTER_CREATION);
-    if observed.is_none() && young {
+    if observed.is_none() && held(object, desired).is_some_and(is_young) {
         return Err(Problem::new(
             Reason::Transient,
             "ECR doesn't show the repository yet that it created a moment ago",
         ));
     }
     Ok(())
+}
+
+/// Whether ECR may not yet show what was created then.
+pub(super) fn is_young(created: Timestamp) -> bool {
+    Timestamp::now().duration_since(created) < GRACE_AFTER_CREATION
 }

@@ -8,8 +8,9 @@ use crate::aws::{AwsError, Ecr, Kind};
 use crate::controller::context::Context;
 use crate::controller::registries::Registry;
 use crate::controller::repository::{Stop, asks_anew, held};
+use crate::controller::repository_observe::Seen;
 use crate::core::ownership::{Claim, Ownership, ownership};
-use crate::core::repository::{self, Desired, Guard, Observed, Plan, Reading, Step};
+use crate::core::repository::{self, Aspect, Desired, Guard, Observed, Plan, Reading, Step};
 
 /// What one pass did.
 #[derive(Debug, Default)]
@@ -24,9 +25,18 @@ pub(super) struct Outcome {
     pub done: Vec<Step>,
     /// What failed.
     pub failed: Vec<(Step, AwsError)>,
+    /// What couldn't even be looked at.
+    pub unseen: Vec<(Aspect, AwsError)>,
+    /// How often our tags had been put back before.
+    pub reclaims: i32,
 }
 
 impl Outcome {
+    /// Whether nothing failed.
+    pub(super) fn all_well(&self) -> bool {
+        self.failed.is_empty() && self.unseen.is_empty()
+    }
+
     /// Of a pass that had nothing to look at.
     pub(super) fn nothing(desired: &Desired) -> Self {
         Self { plan: Plan { problems: repository::standing_problems(desired), ..Plan::default() }, ..Self::default() }
@@ -45,7 +55,7 @@ pub(super) async fn step_through(
     registry: &Registry,
     ecr: &Ecr,
     desired: &Desired,
-    observed: Option<Observed>,
+    Seen { observed, unseen }: Seen,
 ) -> Result<Outcome, Stop> {
     let status = object.status.clone().unwrap_or_default();
     let ownership = match &observed {
@@ -54,9 +64,10 @@ pub(super) async fn step_through(
     };
     let stripped = ownership == Ownership::Stripped;
     let reclaims = if asks_anew(object) { 0 } else { status.reclaims.unwrap_or_default() };
-    let guard = Guard { ownership, managed_tags: &status.managed_tags, reclaims };
+    let registry_scans = context.registries.scanning(&registry.name).is_some();
+    let guard = Guard { ownership, managed_tags: &status.managed_tags, reclaims, registry_scans };
     let plan = repository::plan(desired, observed.as_ref(), &guard);
-    let mut outcome = Outcome { observed, stripped, ..Outcome::default() };
+    let mut outcome = Outcome { observed, unseen, stripped, reclaims, ..Outcome::default() };
     if plan.blocked.is_none() {
         take(&plan, ecr, desired, &mut outcome).await;
     }

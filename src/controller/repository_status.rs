@@ -3,11 +3,12 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use kube::runtime::controller::Action;
 use kube::{Api, ResourceExt};
 
 use crate::api::{Drift, EcrRepository, EcrRepositoryStatus, RECONCILE_AT};
+use crate::aws::{AwsError, Kind};
 use crate::cluster::What;
 use crate::controller::context::Context;
 use crate::controller::registries::Registry;
@@ -16,7 +17,7 @@ use crate::controller::repository::{applied, held};
 use crate::controller::repository_apply::Outcome;
 use crate::core::conditions::conditions;
 use crate::core::policy::WantedPolicy;
-use crate::core::reason::{Problem, Reason, gather};
+use crate::core::reason::{Class, Problem, Reason, gather};
 use crate::core::repository::{Aspect, Core, Desired, Digests, Step, Wanted, next_check};
 use crate::core::token::wait;
 
@@ -32,17 +33,21 @@ pub(super) fn told(
     registry: &Registry,
     desired: &Desired,
     read: &[Aspect],
-    outcome: Outcome,
+    outcome: &Outcome,
 ) -> Report {
     let old = object.status.clone().unwrap_or_default();
-    let problem = gather(&problems(object, desired, &outcome));
+    let problem = gather(&problems(context, desired, outcome));
     let failed: Vec<_> = outcome.failed.iter().map(|(step, _)| step.clone()).collect();
     let to_do = if outcome.plan.blocked.is_some() { &outcome.plan.steps } else { &failed };
     let mut status = EcrRepositoryStatus {
         plan: steps_told(to_do),
         deletion_policy: Some(desired.deletion),
         region: Some(registry.region.to_string()),
-        last_handled_reconcile_at: object.annotations().get(RECONCILE_AT).cloned(),
+        last_handled_reconcile_at: if outcome.all_well() {
+            object.annotations().get(RECONCILE_AT).cloned()
+        } else {
+            old.last_handled_reconcile_at.clone()
+        },
         ..old.clone()
     };
     let is_held = held(object, desired).is_some();
@@ -54,7 +59,7 @@ pub(super) fn told(
     }
     let mut events: Vec<_> = outcome.done.iter().map(|step| What::done(step.action(), step.detail())).collect();
     if blocked.is_none() {
-        remember(&mut status, &old, desired, read, &outcome);
+        remember(&mut status, &old, desired, read, outcome);
         let (before, wanted) = (applied(object), Digests::of(desired));
         let stale = before.stale(&wanted);
         // An aspect that was in force before this pass and had to be brought about again: somebody else changed it.
@@ -63,7 +68,8 @@ pub(super) fn told(
         if !repaired.is_empty() {
             status.drift = Some(Drift { last_detected: now_in_seconds().into(), actions: steps_told(&repaired) });
         }
-        status.applied_digest = Some(before.with(&wanted, &brought_about(read, &outcome)).text());
+        let (well, unwell) = brought_about(read, outcome);
+        status.applied_digest = Some(before.with(&wanted, &well).without(&unwell).text());
         if let Some(event) = released(&old, desired) {
             events.push(event);
         }
@@ -71,24 +77,38 @@ pub(super) fn told(
             let note = "the repository was deleted by somebody else, and was created again; its images are lost";
             events.insert(0, What::warning("Recreated", note));
         }
-        if !read.is_empty() {
+        if !read.is_empty() && outcome.all_well() {
             context.checks.done(&desired.owner.uid, Timestamp::now());
         }
     }
-    Report { status: Some(status), problem, events, ready: "the repository is as declared".to_owned() }
+    let scanning = context.registries.scanning(&registry.name).filter(|_| desired.scan_on_push.is_some());
+    let scanning =
+        scanning.map(|how| format!("; registry-level scanning decides ({how}), not imageScanningConfiguration"));
+    let ready = format!("the repository is as declared{}", scanning.unwrap_or_default());
+    Report { status: Some(status), problem, events, ready, differs: !outcome.failed.is_empty() }
 }
 
-fn problems(object: &EcrRepository, desired: &Desired, outcome: &Outcome) -> Vec<Problem> {
+fn problems(context: &Context, desired: &Desired, outcome: &Outcome) -> Vec<Problem> {
     let mut problems: Vec<_> = outcome.plan.problems.iter().map(|(_, problem)| problem.clone()).collect();
     problems.extend(outcome.plan.blocked.clone());
-    if object.spec.export_to.is_some() {
-        problems.push(Problem::new(
-            Reason::NotImplemented,
-            "exportTo is not built in this version; everything else is done",
-        ));
-    }
-    problems.extend(outcome.failed.iter().map(|(_, error)| error.problem(&desired.arn)));
+    problems.extend(outcome.failed.iter().map(|(step, error)| failure(context, step, error, desired)));
+    problems.extend(outcome.unseen.iter().map(|(_, error)| error.problem(&desired.arn)));
     problems
+}
+
+/// IAM tells ECR of a new role a little late: a policy that names one is tried again for a while before it counts as wrong.
+fn failure(context: &Context, step: &Step, error: &AwsError, desired: &Desired) -> Problem {
+    const PATIENCE: SignedDuration = SignedDuration::from_mins(2);
+    let problem = error.problem(&desired.arn);
+    let names_a_principal = matches!(step, Step::SetRepositoryPolicy { document, .. } if document.names_principals());
+    if !names_a_principal || error.kind != Kind::Invalid {
+        return problem;
+    }
+    let now = Timestamp::now();
+    let since = context.attempts.failing_since(&desired.owner.uid).unwrap_or(now);
+    let hint = "a role or user it names may not exist, or be so new that ECR doesn't know it yet";
+    let reason = if now.duration_since(since) < PATIENCE { Reason::Transient } else { Reason::Invalid };
+    Problem::new(reason, format!("{} ({hint})", problem.message))
 }
 
 fn describe(status: &mut EcrRepositoryStatus, core: &Core, done: &[Step]) {
@@ -112,7 +132,8 @@ fn remember(
     read: &[Aspect],
     outcome: &Outcome,
 ) {
-    if read.contains(&Aspect::Tags) {
+    let claimed = !outcome.failed.iter().any(|(step, _)| step.is_gate());
+    if read.contains(&Aspect::Tags) && claimed {
         let kept = outcome.failed.iter().flat_map(|(step, _)| match step {
             Step::UntagResource(keys) => keys.clone(),
             _ => Vec::new(),
@@ -122,24 +143,32 @@ fn remember(
     let had_policy = old.managed_policies.iter().any(|name| name == POLICY);
     let still_there = had_policy
         && (!read.contains(&Aspect::Policy) || outcome.failed.iter().any(|(step, _)| step.aspect() == Aspect::Policy));
-    let lifecycle = (desired.lifecycle != Wanted::Untouched).then(|| LIFECYCLE.to_owned());
-    let policy = (desired.policy != WantedPolicy::Untouched || still_there).then(|| POLICY.to_owned());
+    let had_lifecycle = old.managed_policies.iter().any(|name| name == LIFECYCLE);
+    let lifecycle = (desired.lifecycle != Wanted::Untouched
+        || (had_lifecycle && desired.is_invalid(Aspect::Lifecycle)))
+    .then(|| LIFECYCLE.to_owned());
+    let policy = (desired.policy != WantedPolicy::Untouched
+        || still_there
+        || (had_policy && desired.is_invalid(Aspect::Policy)))
+    .then(|| POLICY.to_owned());
     status.managed_policies = lifecycle.into_iter().chain(policy).collect();
     if outcome.stripped && outcome.done.iter().any(|step| matches!(step, Step::Claim(_))) {
-        status.reclaims = Some(old.reclaims.unwrap_or_default() + 1);
+        status.reclaims = Some(outcome.reclaims + 1);
     }
 }
 
-/// The aspects that were looked at and are now as declared.
-fn brought_about(read: &[Aspect], outcome: &Outcome) -> Vec<Aspect> {
+/// The aspects that were looked at and are now as declared, and those of which that can't be said.
+fn brought_about(read: &[Aspect], outcome: &Outcome) -> (Vec<Aspect>, Vec<Aspect>) {
     let gate_failed = outcome.failed.iter().any(|(step, _)| step.is_gate());
     let flawed = outcome.plan.problems.iter().filter_map(|(aspect, _)| *aspect);
-    let failed: Vec<_> = outcome.failed.iter().map(|(step, _)| step.aspect()).chain(flawed).collect();
-    read.iter().filter(|aspect| !gate_failed && !failed.contains(aspect)).copied().collect()
+    let unseen = outcome.unseen.iter().map(|(aspect, _)| *aspect);
+    let failed: Vec<_> = outcome.failed.iter().map(|(step, _)| step.aspect()).chain(flawed).chain(unseen).collect();
+    read.iter().partition(|aspect| !gate_failed && !failed.contains(aspect))
 }
 
 fn released(old: &EcrRepositoryStatus, desired: &Desired) -> Option<What> {
-    let dropped = old.managed_policies.iter().any(|name| name == LIFECYCLE) && desired.lifecycle == Wanted::Untouched;
+    let had = old.managed_policies.iter().any(|name| name == LIFECYCLE);
+    let dropped = had && desired.lifecycle == Wanted::Untouched && !desired.is_invalid(Aspect::Lifecycle);
     dropped.then(|| {
         What::done("Released", "lifecyclePolicy is no longer declared; the policy that ECR holds stays as it is")
     })
@@ -153,6 +182,9 @@ fn now_in_seconds() -> Timestamp {
 pub(super) async fn report(object: &EcrRepository, context: &Context, report: Report) -> Result<Action, kube::Error> {
     let uid = object.uid().unwrap_or_default();
     let old = object.status.clone().unwrap_or_default();
+    if old.observed_generation != object.metadata.generation {
+        context.attempts.reset(&uid);
+    }
     let mut status = report.status.clone().unwrap_or_else(|| old.clone());
     let verdict = report.verdict(object, &old.conditions, old.observed_generation);
     let generation = object.metadata.generation.unwrap_or_default();
@@ -171,8 +203,16 @@ pub(super) async fn report(object: &EcrRepository, context: &Context, report: Re
     }
     context.metrics.reconciled("EcrRepository", verdict.reason);
     Ok(match &report.problem {
-        Some(problem) => Action::requeue(context.retry(&uid, problem)),
-        None => next_look(object, context, &uid),
+        Some(problem) if problem.reason.class() == Class::Retrying => Action::requeue(context.retry(&uid, problem)),
+        // What waits for a person is looked at in its turn, and not more often than before it waited.
+        Some(problem) => {
+            let every = context.registries.check_every(&object.spec.registry_ref.name).unwrap_or_default();
+            Action::requeue(context.retry(&uid, problem).max(every))
+        }
+        None => {
+            context.checks.clear_suspicion(&uid);
+            next_look(object, context, &uid)
+        }
     })
 }
 

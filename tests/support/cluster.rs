@@ -4,6 +4,7 @@ use std::ffi::OsStr;
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::mpsc;
 use std::time::Duration;
 
@@ -65,7 +66,9 @@ impl Cluster {
         // Only the first installation counts, and all are the same.
         let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
         // Short: socket files lie below it.
-        let directory = std::env::temp_dir().join(format!("ecr-operator-e2e-{}", std::process::id()));
+        static STARTED: AtomicU32 = AtomicU32::new(0);
+        let number = STARTED.fetch_add(1, Ordering::Relaxed);
+        let directory = std::env::temp_dir().join(format!("ecr-operator-e2e-{}-{number}", std::process::id()));
         let mut process = Command::new("sh")
             .args(["-c", CLUSTER, SCRIPT, command])
             .arg(&directory)

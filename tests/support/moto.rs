@@ -6,11 +6,11 @@ use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use ecr_operator::aws::{Credentials, Ecr, Endpoint, Session, SessionOptions, StaticKey};
-use ecr_operator::core::names::Region;
+use ecr_operator::core::names::{AccountId, Region};
 use ecr_operator::core::token::Secret;
 
 use super::operator::get;
-use super::world::REGION;
+use super::world::{ACCOUNT, REGION};
 
 const MOTO: &str = r#""$0" --host 127.0.0.1 --port "$1" >/dev/null 2>&1 & moto=$!; cat >/dev/null; kill "$moto""#;
 
@@ -53,6 +53,8 @@ impl Moto {
         };
         let endpoint = Endpoint { url: Some(self.url.clone()), ..Endpoint::default() };
         let region = Region::parse(REGION).unwrap();
-        Session::new(&Credentials::AccessKey(key), &region, &endpoint, &SessionOptions::default()).await.ecr()
+        Session::new(&Credentials::AccessKey(key), &region, &endpoint, &SessionOptions::default())
+            .await
+            .ecr(&AccountId::parse(ACCOUNT).unwrap())
     }
 }

@@ -19,7 +19,7 @@ const OPERATOR: &str = r#"trap : INT; "$@" & operator=$!; cat >/dev/null; kill "
 /// A running operator.
 pub struct Operator {
     /// Its standard input ends with this process, and the operator with it.
-    _process: Child,
+    process: Child,
     /// What it logs.
     pub log: PathBuf,
 }
@@ -55,7 +55,7 @@ impl Operator {
             .stderr(std::fs::File::create(&log).unwrap())
             .spawn()
             .unwrap();
-        let operator = Self { _process: process, log };
+        let operator = Self { process, log };
         operator.until_ready(&address).await;
         operator
     }
@@ -68,6 +68,13 @@ impl Operator {
         };
         let in_time = tokio::time::timeout(Duration::from_secs(60), ready).await;
         assert!(in_time.is_ok(), "the operator isn't ready in time; it logged:\n{}", self.logged());
+    }
+
+    /// Ends it, gracefully, and waits for that.
+    pub fn stop(mut self) {
+        drop(self.process.stdin.take());
+        let ended = self.process.wait().unwrap();
+        assert!(ended.success(), "it ended badly:\n{}", self.logged());
     }
 
     /// All that it logged so far.

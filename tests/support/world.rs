@@ -40,20 +40,28 @@ pub struct World {
 impl World {
     /// With the operator that all tests share.
     pub async fn new(name: &str) -> Self {
-        let world = Self::without_registry(name, Config::default()).await;
+        Operator::shared().await;
+        Self::at(Cluster::shared().await, name).await
+    }
+
+    /// In a cluster of its own.
+    pub async fn at(cluster: &Cluster, name: &str) -> Self {
+        let world = Self::bare(cluster, name, Config::default()).await;
         world.register(json!({})).await;
         world.registry_says("True", "Ready").await;
+        // How a registry scans is asked once an interval, and that was now.
+        world.ecr.wait_for_call(PATIENCE, |call| call.operation == "GetRegistryScanningConfiguration").await;
+        world.ecr.clear_calls();
         world
     }
 
     /// The same, with the registry still to be made.
     pub async fn without_registry(name: &str, config: Config) -> Self {
         Operator::shared().await;
-        Self::on(Cluster::shared().await, name, config).await
+        Self::bare(Cluster::shared().await, name, config).await
     }
 
-    /// The same in another cluster than the one that all tests share, with an operator that is there.
-    pub async fn on(cluster: &'static Cluster, name: &str, config: Config) -> Self {
+    async fn bare(cluster: &Cluster, name: &str, config: Config) -> Self {
         let namespace = cluster.namespace(name).await;
         let client = cluster.client().await;
         let access_key = json!({"accessKeyId": config.access_key, "secretAccessKey": config.secret_key});

@@ -2,7 +2,7 @@
 
 use aws_smithy_runtime_api::client::http::SharedHttpClient;
 use ecr_operator::aws::{Credentials, Ecr, Endpoint, Session, SessionOptions, StaticKey};
-use ecr_operator::core::names::Region;
+use ecr_operator::core::names::{AccountId, Region};
 use ecr_operator::core::token::Secret;
 use local_ecr::{Config, LocalEcr};
 
@@ -33,7 +33,7 @@ pub async fn session_as(local: &LocalEcr, id: &str, secret: &str) -> Session {
 }
 
 pub async fn ecr(local: &LocalEcr) -> Ecr {
-    session(local).await.ecr()
+    session(local).await.ecr(&AccountId::parse(ACCOUNT).unwrap())
 }
 
 /// The ARN of a repository.

@@ -37,8 +37,9 @@ pub struct Statement {
 }
 
 impl PartialEq for Statement {
+    /// One of ours and a foreign one differ, even where they say the same: ours go when they are no longer declared.
     fn eq(&self, other: &Self) -> bool {
-        self.meaning == other.meaning
+        self.meaning == other.meaning && self.is_ours() == other.is_ours()
     }
 }
 
@@ -70,10 +71,22 @@ impl Statement {
         Ok(Self { value, meaning })
     }
 
+    /// As it is written.
+    #[must_use]
+    pub fn value(&self) -> &Value {
+        &self.value
+    }
+
     /// Whether the operator wrote it: by the prefix of its `Sid`.
     #[must_use]
     pub fn is_ours(&self) -> bool {
         self.sid().is_some_and(|sid| sid.starts_with(SID_PREFIX))
+    }
+
+    /// Whether it says the same, whoever wrote it.
+    #[must_use]
+    pub fn says_the_same(&self, other: &Self) -> bool {
+        self.meaning == other.meaning
     }
 
     fn sid(&self) -> Option<&str> {
@@ -162,8 +175,16 @@ impl PolicyDocument {
         [told("add", &new, &old), told("remove", &old, &new)].concat()
     }
 
+    /// Whether it names a role or a user, which must exist.
+    #[must_use]
+    pub fn names_principals(&self) -> bool {
+        let text = self.text();
+        text.contains(":role/") || text.contains(":user/")
+    }
+
     fn meanings(&self) -> Vec<String> {
-        let mut meanings: Vec<_> = self.statements.iter().map(|statement| statement.meaning.to_string()).collect();
+        let meaning = |statement: &Statement| format!("{} {}", statement.is_ours(), statement.meaning);
+        let mut meanings: Vec<_> = self.statements.iter().map(meaning).collect();
         meanings.sort();
         meanings.dedup();
         meanings
@@ -294,6 +315,7 @@ mod tests {
             r#"{"Effect":"Allow","NotPrincipal":{"AWS":"123456789012"},"Action":"ecr:A"}"#,
             r#"{"Effect":"Allow","Principal":{"AWS":"123456789012"},"NotAction":"ecr:A"}"#,
             r#"{"Sid":"theirs","Effect":"Allow","Principal":{"AWS":"123456789012"},"Action":"ecr:A"}"#,
+            r#"{"Sid":"EcrOperator1","Effect":"Allow","Principal":{"AWS":"123456789012"},"Action":"ecr:A"}"#,
             r#"{"Effect":"Allow","Principal":{"AWS":"123456789012"},"Action":"ecr:A","Condition":{"Bool":{"a:b":true}}}"#,
         ] {
             assert_ne!(policy(base), policy(other), "{other}");

@@ -29,8 +29,15 @@ impl WantedPolicy {
     /// Where it is no policy, or too long.
     pub fn parse(policy: &RepositoryPolicy, region: &Region) -> Result<Self, PolicyError> {
         if let Some(text) = &policy.policy_text {
-            let keep_foreign = policy.foreign_statements == Some(ForeignStatements::Keep);
-            return Ok(Self::Statements { ours: PolicyDocument::parse(text)?.statements().to_vec(), keep_foreign });
+            let document = PolicyDocument::parse(text)?;
+            if policy.foreign_statements != Some(ForeignStatements::Keep) {
+                return Ok(Self::Statements { ours: document.statements().to_vec(), keep_foreign: false });
+            }
+            // Beside foreign statements ours must be known as such, or none of them would ever go.
+            let marked =
+                document.statements().iter().enumerate().map(|(at, it)| with_our_sid(it.value().clone(), at + 1));
+            let ours = marked.map(Statement::new).collect::<Result<_, _>>()?;
+            return Ok(Self::Statements { ours, keep_foreign: true });
         }
         let partition = Partition::of(region).id;
         let granted = policy
@@ -70,7 +77,9 @@ pub fn target(wanted: &WantedPolicy, there: Option<&PolicyDocument>) -> Result<O
         WantedPolicy::Untouched => (&[][..], true),
         WantedPolicy::Statements { ours, keep_foreign } => (ours.as_slice(), *keep_foreign),
     };
-    let foreign = there.iter().filter(|statement| keep_foreign && !statement.is_ours() && !ours.contains(statement));
+    let foreign = there.iter().filter(|statement| {
+        keep_foreign && !statement.is_ours() && !ours.iter().any(|ours| ours.says_the_same(statement))
+    });
     let all: Vec<_> = foreign.chain(ours).cloned().collect();
     if all.is_empty() { Ok(None) } else { PolicyDocument::of(all).map(Some) }
 }
@@ -105,6 +114,24 @@ mod tests {
         assert_eq!(target(&wanted(&[ours.clone()], false), Some(&there)).unwrap(), Some(document(&[ours])));
         assert_eq!(target(&wanted(&[], true), Some(&there)).unwrap(), Some(document(&[theirs])));
         assert_eq!(target(&wanted(&[], false), Some(&there)).unwrap(), None);
+    }
+
+    #[test]
+    fn a_foreign_statement_that_says_the_same_becomes_ours_and_so_can_go() {
+        let (ours, same) = (statement("EcrOperatorA", "a:a"), statement("", "a:a"));
+        let there = document(&[same]);
+        let target = target(&wanted(&[ours.clone()], true), Some(&there)).unwrap().unwrap();
+        assert_ne!(target, there, "it has to be written once");
+        assert_eq!(target.statements(), [ours]);
+    }
+
+    #[test]
+    fn a_text_beside_foreign_statements_is_marked_as_ours() {
+        let text = r#"{"Statement":{"Effect":"Allow","Principal":"*","Action":"a:a"}}"#;
+        let policy = serde_json::from_value(json!({"policyText": text, "foreignStatements": "Keep"})).unwrap();
+        let region = Region::parse("eu-west-1").unwrap();
+        let WantedPolicy::Statements { ours, .. } = WantedPolicy::parse(&policy, &region).unwrap() else { panic!() };
+        assert!(ours.iter().all(Statement::is_ours));
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use crate::api::RepositoryPolicy;
 use crate::api::{AdoptionPolicy, Defaults, DeletionPolicy, EcrRegistrySpec, EcrRepositorySpec, LifecyclePolicy, Mode};
 use crate::core::access::{Access, Ceilings};
 use crate::core::hosts::repository_arn;
@@ -10,7 +11,7 @@ use crate::core::names::{AccountId, Region, RepositoryName};
 use crate::core::ownership::{Owner, TAG_PREFIX, Tags};
 use crate::core::policy::WantedPolicy;
 use crate::core::reason::{Problem, Reason};
-use crate::core::repository::{Encryption, Mutability};
+use crate::core::repository::{Aspect, Encryption, Mutability};
 
 /// ECR keeps 50 tags on a repository; four are ours.
 const MOST_TAGS: usize = 46;
@@ -74,6 +75,57 @@ pub struct Desired {
     pub ceilings: Ceilings,
     /// Only say what would be done.
     pub plan_only: bool,
+    /// Aspects whose declaration makes no sense: they are left alone, and hold back no other.
+    pub invalid: Vec<(Aspect, Problem)>,
+}
+
+/// What deletion has to know of a declaration: nothing that could be wrong with its aspects may stop it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Doomed {
+    /// Its name.
+    pub name: RepositoryName,
+    /// Its ARN.
+    pub arn: String,
+    /// What to do with the repository.
+    pub deletion: DeletionPolicy,
+    /// The most that the registry allows; `None`: the namespace may not manage it at all (any more).
+    pub ceiling: Option<DeletionPolicy>,
+    /// Only say what would be done.
+    pub plan_only: bool,
+}
+
+impl Doomed {
+    /// Parses a spec as far as deletion needs it.
+    ///
+    /// # Errors
+    /// `Invalid` for a name that is none.
+    pub fn parse(spec: &EcrRepositorySpec, context: Context<'_>) -> Result<Self, Problem> {
+        let name = name(spec, context.owner)?;
+        Ok(Self {
+            arn: repository_arn(context.region, context.account, name.as_str()),
+            deletion: deletion(spec, defaults(spec, context.registry)),
+            ceiling: context.access.manages(name.as_str()).map(|ceilings| ceilings.deletion),
+            plan_only: plan_only(spec, context.registry),
+            name,
+        })
+    }
+}
+
+fn name(spec: &EcrRepositorySpec, owner: &Owner) -> Result<RepositoryName, Problem> {
+    let name = spec.name.as_deref().unwrap_or(&owner.name);
+    RepositoryName::parse(name).map_err(|error| Problem::new(Reason::Invalid, format!("spec.name: {error}")))
+}
+
+fn defaults<'a>(spec: &EcrRepositorySpec, registry: &'a EcrRegistrySpec) -> Option<&'a Defaults> {
+    registry.defaults.as_ref().filter(|_| spec.inherit_defaults.unwrap_or(true))
+}
+
+fn deletion(spec: &EcrRepositorySpec, defaults: Option<&Defaults>) -> DeletionPolicy {
+    spec.deletion_policy.or(defaults.and_then(|defaults| defaults.deletion_policy)).unwrap_or(DeletionPolicy::Retain)
+}
+
+fn plan_only(spec: &EcrRepositorySpec, registry: &EcrRegistrySpec) -> bool {
+    spec.mode == Mode::Plan || registry.mode == Mode::Plan
 }
 
 impl Desired {
@@ -82,14 +134,11 @@ impl Desired {
     /// # Errors
     /// `Invalid` for what the schema let through and ECR wouldn't, `NotAllowed` for a name that no rule gives.
     pub fn parse(spec: &EcrRepositorySpec, context: Context<'_>) -> Result<Self, Problem> {
-        let invalid = |message: String| Problem::new(Reason::Invalid, message);
-        let name = spec.name.as_deref().unwrap_or(&context.owner.name);
-        let name = RepositoryName::parse(name).map_err(|error| invalid(format!("spec.name: {error}")))?;
+        let name = name(spec, context.owner)?;
         let ceilings = context.access.manages(name.as_str()).ok_or_else(|| not_allowed(&name, context))?;
 
         let none = Defaults::default();
-        let inherits = spec.inherit_defaults.unwrap_or(true);
-        let defaults = if inherits { context.registry.defaults.as_ref().unwrap_or(&none) } else { &none };
+        let defaults = defaults(spec, context.registry).unwrap_or(&none);
 
         // Mutability and its filters are one aspect: a spec that sets one doesn't inherit the other.
         let (mode, filters) = match spec.image_tag_mutability {
@@ -103,6 +152,11 @@ impl Desired {
         let lifecycle = spec.lifecycle_policy.as_ref().or(defaults.lifecycle_policy.as_ref());
         let policy = spec.repository_policy.as_ref().or(defaults.repository_policy.as_ref());
 
+        let mut invalid = Vec::new();
+        let parse_policy = |policy: &RepositoryPolicy| {
+            let parsed = WantedPolicy::parse(policy, context.region);
+            parsed.map_err(|error| Problem::new(Reason::Invalid, format!("spec.{error}")))
+        };
         Ok(Self {
             arn: repository_arn(context.region, context.account, name.as_str()),
             name,
@@ -114,19 +168,21 @@ impl Desired {
                 key: encryption.kms_key.clone(),
             }),
             encryption_declared: spec.encryption_configuration.is_some(),
-            lifecycle: lifecycle.map_or(Ok(Wanted::Untouched), parse_lifecycle)?,
-            policy: match policy {
-                Some(policy) => {
-                    WantedPolicy::parse(policy, context.region).map_err(|error| invalid(format!("spec.{error}")))?
-                }
-                None => WantedPolicy::Untouched,
-            },
+            lifecycle: aspect(Aspect::Lifecycle, lifecycle.map(parse_lifecycle), &mut invalid, Wanted::Untouched),
+            policy: aspect(Aspect::Policy, policy.map(parse_policy), &mut invalid, WantedPolicy::Untouched),
             tags: effective_tags(spec, defaults, context)?,
-            deletion: spec.deletion_policy.or(defaults.deletion_policy).unwrap_or(DeletionPolicy::Retain),
+            deletion: deletion(spec, Some(defaults)),
             adoption: spec.adoption_policy,
             ceilings,
-            plan_only: Mode::Plan == spec.mode || Mode::Plan == context.registry.mode,
+            plan_only: plan_only(spec, context.registry),
+            invalid,
         })
+    }
+
+    /// Whether the declaration of this aspect makes no sense.
+    #[must_use]
+    pub fn is_invalid(&self, aspect: Aspect) -> bool {
+        self.invalid.iter().any(|(invalid, _)| *invalid == aspect)
     }
 
     /// All tags that the repository is to have from us.
@@ -135,6 +191,23 @@ impl Desired {
         let mut tags = self.tags.clone();
         tags.extend(self.owner.tags());
         tags
+    }
+}
+
+/// An aspect as declared; one that makes no sense is `left_alone`, and told.
+fn aspect<T>(
+    aspect: Aspect,
+    parsed: Option<Result<T, Problem>>,
+    invalid: &mut Vec<(Aspect, Problem)>,
+    left_alone: T,
+) -> T {
+    match parsed {
+        Some(Ok(wanted)) => wanted,
+        Some(Err(problem)) => {
+            invalid.push((aspect, problem));
+            left_alone
+        }
+        None => left_alone,
     }
 }
 

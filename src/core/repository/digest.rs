@@ -103,6 +103,13 @@ impl Digests {
         Aspect::ALL.into_iter().filter(differs).collect()
     }
 
+    /// These, but for `aspects`: nothing is known of them any more.
+    #[must_use]
+    pub fn without(mut self, aspects: &[Aspect]) -> Self {
+        self.aspects.retain(|aspect, _| !aspects.contains(aspect));
+        self
+    }
+
     /// These, with `aspects` as in `wanted`.
     #[must_use]
     pub fn with(mut self, wanted: &Self, aspects: &[Aspect]) -> Self {

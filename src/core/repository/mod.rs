@@ -9,7 +9,7 @@ mod step;
 #[cfg(test)]
 mod tests;
 
-pub use desired::{Context, Desired, Wanted};
+pub use desired::{Context, Desired, Doomed, Wanted};
 pub use digest::{Aspect, Digests};
 pub use observed::{Core, Encryption, Mutability, Observed, Reading};
 pub use plan::{Guard, Plan, core_steps, deletes, plan, standing_problems};

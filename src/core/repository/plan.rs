@@ -16,6 +16,8 @@ pub struct Guard<'a> {
     pub managed_tags: &'a [String],
     /// How often our tags were put back.
     pub reclaims: i32,
+    /// Whether the registry's own scanning configuration decides, and that of the repository is of no effect.
+    pub registry_scans: bool,
 }
 
 /// What is to be done.
@@ -44,7 +46,7 @@ pub fn plan(desired: &Desired, observed: Option<&Observed>, guard: &Guard<'_>) -
             plan.steps.extend(tag_steps(desired, observed, guard));
             if let Some(core) = observed.core.found() {
                 plan.problems.extend(encryption_problem(desired, core).map(|problem| (Some(Aspect::Core), problem)));
-                plan.steps.extend(core_steps(desired, core));
+                plan.steps.extend(core_steps(desired, core, guard.registry_scans));
             }
             plan.steps.extend(lifecycle_step(desired, &observed.lifecycle));
             plan.add_policy(desired, &observed.policy);
@@ -88,7 +90,8 @@ fn count(steps: usize) -> String {
 /// What can be said of a declaration without looking at anything.
 #[must_use]
 pub fn standing_problems(desired: &Desired) -> Vec<(Option<Aspect>, Problem)> {
-    over_the_ceiling(desired).map(|problem| (None, problem)).into_iter().collect()
+    let invalid = desired.invalid.iter().map(|(aspect, problem)| (Some(*aspect), problem.clone()));
+    over_the_ceiling(desired).map(|problem| (None, problem)).into_iter().chain(invalid).collect()
 }
 
 fn creation(desired: &Desired) -> Creation {
@@ -197,14 +200,16 @@ fn tag_steps(desired: &Desired, observed: &Observed, guard: &Guard<'_>) -> Vec<S
     let claims = set.keys().any(|key| key.starts_with(TAG_PREFIX));
     let set = (!set.is_empty()).then_some(if claims { Step::Claim(set) } else { Step::TagResource(set) });
     let unset = (!unset.is_empty()).then_some(Step::UntagResource(unset));
-    set.into_iter().chain(unset).collect()
+    // A mark comes before everything else; other tags after those that make room for them.
+    let (first, second) = if claims { (set, unset) } else { (unset, set) };
+    first.into_iter().chain(second).collect()
 }
 
 /// The steps that what one call tells of a repository asks for.
 #[must_use]
-pub fn core_steps(desired: &Desired, core: &Core) -> Vec<Step> {
+pub fn core_steps(desired: &Desired, core: &Core, registry_scans: bool) -> Vec<Step> {
     let mutability = desired.mutability.as_ref().filter(|wanted| **wanted != core.mutability);
-    let scanning = desired.scan_on_push.filter(|wanted| *wanted != core.scan_on_push);
+    let scanning = desired.scan_on_push.filter(|wanted| !registry_scans && *wanted != core.scan_on_push);
     let mutability = mutability.map(|wanted| Step::PutImageTagMutability(wanted.clone()));
     mutability.into_iter().chain(scanning.map(Step::PutImageScanningConfiguration)).collect()
 }

@@ -36,6 +36,7 @@ fn desired() -> Desired {
         adoption: AdoptionPolicy::Deny,
         ceilings: WIDE,
         plan_only: false,
+        invalid: vec![],
     }
 }
 
@@ -71,7 +72,7 @@ fn with_core(there: Observed, change: impl FnOnce(&mut Core)) -> Observed {
 }
 
 fn guard(ownership: Ownership) -> Guard<'static> {
-    Guard { ownership, managed_tags: &[], reclaims: 0 }
+    Guard { ownership, managed_tags: &[], reclaims: 0, registry_scans: false }
 }
 
 fn ours() -> Guard<'static> {
@@ -179,6 +180,13 @@ fn stripped_tags_are_put_back_three_times_and_then_a_person_is_asked() {
         let made = plan(&desired(), Some(&plain(Tags::new())), &guard);
         assert_eq!(made.blocked.map(|problem| problem.reason), blocked, "{reclaims}");
     }
+}
+
+#[test]
+fn where_the_registry_decides_on_scanning_the_repository_is_left_alone() {
+    let wanted = Desired { scan_on_push: Some(true), ..desired() };
+    let made = plan(&wanted, Some(&plain(owner().tags())), &Guard { registry_scans: true, ..ours() });
+    assert_eq!(made, Plan::default());
 }
 
 #[test]
@@ -306,7 +314,7 @@ fn any_managed() -> impl Strategy<Value = Vec<String>> {
 proptest! {
     #[test]
     fn planning_what_was_just_applied_is_empty(desired in any_desired(), there in any_observed(), managed in any_managed()) {
-        let guard = Guard { ownership: Ownership::Ours, managed_tags: &managed, reclaims: 0 };
+        let guard = Guard { ownership: Ownership::Ours, managed_tags: &managed, reclaims: 0, registry_scans: false };
         let steps = plan(&desired, there.as_ref(), &guard).steps;
         let after = steps.iter().fold(there, |there, step| Some(take(step, there)));
         let again = plan(&desired, after.as_ref(), &guard);
@@ -315,7 +323,7 @@ proptest! {
 
     #[test]
     fn every_step_makes_a_difference(desired in any_desired(), there in any_observed(), managed in any_managed()) {
-        let guard = Guard { ownership: Ownership::Ours, managed_tags: &managed, reclaims: 0 };
+        let guard = Guard { ownership: Ownership::Ours, managed_tags: &managed, reclaims: 0, registry_scans: false };
         let mut there = there;
         for step in plan(&desired, there.as_ref(), &guard).steps {
             let after = take(&step, there.clone());
@@ -326,7 +334,7 @@ proptest! {
 
     #[test]
     fn the_order_of_steps_after_the_gate_does_not_matter(desired in any_desired(), there in any_observed(), managed in any_managed()) {
-        let guard = Guard { ownership: Ownership::Ours, managed_tags: &managed, reclaims: 0 };
+        let guard = Guard { ownership: Ownership::Ours, managed_tags: &managed, reclaims: 0, registry_scans: false };
         let steps = plan(&desired, there.as_ref(), &guard).steps;
         let (gates, rest): (Vec<_>, Vec<_>) = steps.iter().partition(|step| step.is_gate());
         let forth = gates.iter().chain(rest.iter()).fold(there.clone(), |there, step| Some(take(step, there)));

@@ -1,0 +1,166 @@
+//! What only the whole shows: defaults, policies beside foreign statements, exports, scanning, new roles.
+
+use ecr_operator::api::EcrRepository;
+use k8s_openapi::api::core::v1::ConfigMap;
+use kube::api::{Api, DeleteParams, Patch, PatchParams};
+use serde_json::json;
+
+use crate::support::world::{ACCOUNT, REGION, World};
+
+#[tokio::test]
+async fn defaults_fill_what_is_absent_and_required_tags_win() {
+    let world = World::new("defaults").await;
+    let lifecycle = json!({"rules": [{
+        "rulePriority": 1,
+        "selection": {"tagStatus": "any", "countType": "imageCountMoreThan", "countNumber": 9},
+        "action": {"type": "expire"},
+    }]});
+    world
+        .register(json!({
+            "defaults": {"imageTagMutability": "IMMUTABLE", "lifecyclePolicy": lifecycle, "tags": {"team": "none", "env": "dev"}},
+            "requiredTags": {"cost-center": "{namespace}-{name}"},
+        }))
+        .await;
+    world.repository("app", json!({"tags": {"team": "a", "cost-center": "mine"}})).await;
+    world.repository("bare", json!({"inheritDefaults": false})).await;
+    world.repository_says("app", "True", "Ready").await;
+    world.repository_says("bare", "True", "Ready").await;
+    let app = world.there("app").unwrap();
+    assert_eq!(app.description["imageTagMutability"], "IMMUTABLE");
+    assert!(app.lifecycle_policy.is_some());
+    let tags: Vec<_> = ["team", "env", "cost-center"].iter().map(|key| app.tags[*key].clone()).collect();
+    assert_eq!(tags, ["a".to_owned(), "dev".to_owned(), format!("{}-app", world.namespace)]);
+    let bare = world.there("bare").unwrap();
+    assert_eq!(bare.description["imageTagMutability"], "MUTABLE");
+    assert!(bare.lifecycle_policy.is_none() && !bare.tags.contains_key("env"));
+    // A default that changes is a change of every repository that inherits it.
+    world.ecr.clear_calls();
+    world.register(json!({"defaults": {"imageTagMutability": "MUTABLE", "lifecyclePolicy": lifecycle, "tags": {"env": "dev"}}})).await;
+    world
+        .eventually("the new default is in force", || async {
+            (world.there("app").unwrap().description["imageTagMutability"] == "MUTABLE").then_some(())
+        })
+        .await;
+}
+
+#[tokio::test]
+async fn foreign_statements_stay_beside_grants_and_ours_go_with_their_block() {
+    let world = World::new("grants").await;
+    world
+        .repository("app", json!({"repositoryPolicy": {"grants": [{"access": "Pull", "accounts": ["210987654321"]}]}}))
+        .await;
+    world.repository_says("app", "True", "Ready").await;
+    let mut policy = world.there("app").unwrap().policy.unwrap();
+    let theirs = json!({"Sid": "theirs", "Effect": "Allow", "Principal": {"AWS": "310987654321"}, "Action": "ecr:BatchGetImage"});
+    policy["Statement"].as_array_mut().unwrap().push(theirs);
+    let body = json!({"repositoryName": "app", "policyText": policy.to_string()});
+    world.ecr.behind_the_back(ACCOUNT, REGION, "SetRepositoryPolicy", body).unwrap();
+    world.ecr.clear_calls();
+    let api = world.api::<EcrRepository>();
+    world.again(&api, "app").await;
+    let handled = |object: &EcrRepository| {
+        object.status.as_ref().is_some_and(|status| status.last_handled_reconcile_at.is_some())
+    };
+    world.until(&api, "app", "handled", handled).await;
+    assert_eq!(world.writes(), [""; 0], "a foreign statement is no difference");
+    let organization =
+        json!({"spec": {"repositoryPolicy": {"grants": [{"access": "Pull", "organizations": ["o-abcdefghij"]}]}}});
+    api.patch("app", &PatchParams::default(), &Patch::Merge(organization)).await.unwrap();
+    world.repository_says("app", "True", "Ready").await;
+    let sids = || {
+        let policy = world.there("app").unwrap().policy.unwrap();
+        let statements = policy["Statement"].as_array().unwrap().clone();
+        statements.iter().map(|statement| statement["Sid"].as_str().unwrap().to_owned()).collect::<Vec<_>>()
+    };
+    assert_eq!(sids(), ["theirs", "EcrOperatorPull1Org"]);
+    api.patch("app", &PatchParams::default(), &Patch::Merge(json!({"spec": {"repositoryPolicy": null}})))
+        .await
+        .unwrap();
+    world.repository_says("app", "True", "Ready").await;
+    assert_eq!(sids(), ["theirs"]);
+}
+
+#[tokio::test]
+async fn a_role_that_was_just_created_is_waited_for() {
+    let world = World::new("role").await;
+    let role = "arn:aws:iam::123456789012:role/new";
+    world.repository("app", json!({"repositoryPolicy": {"grants": [{"access": "Pull", "roleArns": [role]}]}})).await;
+    let told = world.repository_says("app", "False", "Transient").await;
+    assert!(told.status.unwrap().conditions[0].message.contains("so new that ECR doesn't know it yet"));
+    world.ecr.make_role_known(role);
+    world.repository_says("app", "True", "Ready").await;
+}
+
+#[tokio::test]
+async fn registry_level_scanning_decides_and_the_status_says_so() {
+    let world = World::without_registry("scan", local_ecr::Config::default()).await;
+    let scanning = json!({"scanType": "ENHANCED", "rules": [{"scanFrequency": "SCAN_ON_PUSH", "repositoryFilters": [{"filter": "*", "filterType": "WILDCARD"}]}]});
+    world.ecr.behind_the_back(ACCOUNT, REGION, "PutRegistryScanningConfiguration", scanning).unwrap();
+    world.register(json!({})).await;
+    world.registry_says("True", "Ready").await;
+    world.repository("app", json!({"imageScanningConfiguration": {"scanOnPush": true}})).await;
+    let told = world.repository_says("app", "True", "Ready").await;
+    let message = told.status.unwrap().conditions[0].message.clone();
+    assert!(message.contains("registry-level scanning decides (ENHANCED)"), "{message}");
+}
+
+#[tokio::test]
+async fn an_export_is_ours_alone_and_goes_with_its_objects() {
+    let world = World::new("export").await;
+    let maps: Api<ConfigMap> = world.api();
+    let export = |key: &str| json!({"exportTo": {"configMap": "images", "keys": {"uri": key}}});
+    world.repository("app", export("APP")).await;
+    world.repository("web", export("WEB")).await;
+    for name in ["app", "web"] {
+        world.repository_says(name, "True", "Ready").await;
+    }
+    let data = maps.get("images").await.unwrap().data.unwrap();
+    assert_eq!(data["APP"], "123456789012.dkr.ecr.eu-west-1.amazonaws.com/app");
+    assert_eq!(data.len(), 2);
+    world.repository("rival", export("APP")).await;
+    world.repository_says("rival", "False", "Conflict").await;
+
+    let api = world.api::<EcrRepository>();
+    world.delete(&api, "app").await;
+    let left = maps.get("images").await.unwrap().data.unwrap();
+    assert_eq!(left.keys().collect::<Vec<_>>(), ["WEB"]);
+    world.delete(&api, "web").await;
+    world.until_gone(&maps, "images").await;
+
+    let foreign = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "theirs", "namespace": world.namespace}, "data": {"a": "b"}});
+    world.apply(&foreign).await;
+    world.repository("late", json!({"exportTo": {"configMap": "theirs", "keys": {"uri": "APP"}}})).await;
+    world.repository_says("late", "False", "Conflict").await;
+    assert_eq!(maps.get("theirs").await.unwrap().data.unwrap().len(), 1);
+}
+
+#[tokio::test]
+async fn deletion_that_cannot_be_done_says_how_to_let_go() {
+    let world = World::new("stuck").await;
+    let api = world.api::<EcrRepository>();
+    for name in ["denied", "gone"] {
+        world.repository(name, json!({"deletionPolicy": "Delete"})).await;
+        world.repository_says(name, "True", "Ready").await;
+    }
+    let denied = local_ecr::Action::Before { code: "AccessDeniedException".to_owned(), status: 400 };
+    world.ecr.fault(local_ecr::Fault::always(local_ecr::Matcher::operation("DeleteRepository").on("denied"), denied));
+    api.delete("denied", &DeleteParams::default()).await.unwrap();
+    let told = world.repository_says("denied", "False", "Denied").await;
+    let message = told.status.unwrap().conditions[0].message.clone();
+    assert!(
+        message.contains("ecr:DeleteRepository") && message.contains("set spec.deletionPolicy to Retain"),
+        "{message}"
+    );
+
+    let registries: Api<ecr_operator::api::EcrRegistry> = Api::all(world.client.clone());
+    world.delete(&registries, &world.registry).await;
+    api.delete("gone", &DeleteParams::default()).await.unwrap();
+    world.repository_says("gone", "False", "RegistryNotFound").await;
+    for name in ["denied", "gone"] {
+        api.patch(name, &PatchParams::default(), &Patch::Merge(json!({"spec": {"deletionPolicy": "Retain"}})))
+            .await
+            .unwrap();
+        world.until_gone(&api, name).await;
+        assert!(world.there(name).is_some());
+    }
+}
