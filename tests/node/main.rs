@@ -1,5 +1,5 @@
 //! Tests on a real node: kubelet and containerd pull with the secrets that the operator writes.
-#![expect(clippy::unwrap_used, clippy::panic, reason = "a test that can't go on has failed")]
+#![expect(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test that can't go on has failed")]
 
 #[path = "../support/node.rs"]
 mod node;

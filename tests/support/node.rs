@@ -133,6 +133,7 @@ impl Place {
                 "apiVersion": "v1", "kind": "Pod", "metadata": {"name": name, "namespace": namespace},
                 "spec": {
                     "automountServiceAccountToken": false,
+                    "dnsPolicy": "Default",
                     "imagePullSecrets": secrets,
                     "containers": [{"name": "hello", "image": image, "imagePullPolicy": "Always"}],
                 },
@@ -169,11 +170,8 @@ impl Place {
 
     /// All that helps to find out why.
     async fn explain(&self, namespace: &str) -> String {
-        let mut text = String::new();
-        for what in ["pods", "events"] {
-            let shown = self.node.cluster.kubectl(&["describe", what, "--namespace", namespace], "").await;
-            write!(text, "\n\n== {what} ==\n{}", shown.text).unwrap();
-        }
+        let pods = self.node.cluster.kubectl(&["describe", "pods", "--namespace", namespace], "").await;
+        let mut text = format!("\n\n{}", pods.text);
         let logs = self.node.cluster.directory().join("logs");
         for log in [logs.join("kubelet.log"), logs.join("containerd.log"), self.node.operator.log.clone()] {
             let lines = std::fs::read_to_string(&log).unwrap_or_else(|error| error.to_string());
