@@ -33,11 +33,13 @@ pub struct Metrics {
     reconciles: Family<Outcome, Counter>,
     expiry: Family<Object, Gauge>,
     ready: Gauge,
+    panics: Counter,
 }
 
 impl Default for Metrics {
     fn default() -> Self {
-        let (reconciles, expiry, ready) = (Family::default(), Family::default(), Gauge::default());
+        let (reconciles, expiry) = (Family::default(), Family::default());
+        let (ready, panics) = (Gauge::default(), Counter::default());
         let mut registry = Registry::with_prefix("ecr_operator");
         registry.register(
             "reconciles",
@@ -50,8 +52,9 @@ impl Default for Metrics {
             expiry.clone(),
         );
         registry.register("ready", "1 once all objects were read", ready.clone());
+        registry.register("panics", "Passes that panicked", panics.clone());
         registry.register("build", "This build", Info::new([("version", env!("CARGO_PKG_VERSION"))]));
-        Self { registry: Arc::new(registry), reconciles, expiry, ready }
+        Self { registry: Arc::new(registry), reconciles, expiry, ready, panics }
     }
 }
 
@@ -69,8 +72,14 @@ impl Metrics {
     }
 
     /// It is gone.
-    pub fn pull_secret_gone<K: Resource>(&self, kind: &str, object: &K) {
-        self.expiry.remove(&labels(kind, object));
+    pub fn pull_secret_gone(&self, kind: &str, namespace: &str, name: &str) {
+        let labels = Object { kind: kind.to_owned(), namespace: namespace.to_owned(), name: name.to_owned() };
+        self.expiry.remove(&labels);
+    }
+
+    /// A pass panicked.
+    pub fn panicked(&self) {
+        self.panics.inc();
     }
 
     /// All objects were read.

@@ -4,6 +4,7 @@ use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
+use std::time::Duration;
 
 use http_body_util::Full;
 use hyper::body::{Bytes, Incoming};
@@ -54,8 +55,8 @@ pub async fn bind(address: SocketAddr) -> std::io::Result<TcpListener> {
 pub async fn serve(listener: TcpListener, health: Health, metrics: Metrics) {
     loop {
         let Ok((stream, _)) = listener.accept().await else {
-            // Out of file descriptors, or the like: let others go first.
-            tokio::task::yield_now().await;
+            // Out of file descriptors, or the like: they come back when others are done.
+            tokio::time::sleep(Duration::from_millis(100)).await;
             continue;
         };
         let (health, metrics) = (health.clone(), metrics.clone());

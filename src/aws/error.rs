@@ -1,6 +1,7 @@
 //! Errors of AWS, classed once and by code: throttling, denials and credential failures aren't modelled by the SDK, and
 //! message texts change.
 
+use aws_credential_types::provider::error::CredentialsError;
 use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
 use aws_smithy_runtime_api::client::result::SdkError;
 use aws_smithy_types::error::display::DisplayErrorContext;
@@ -56,6 +57,15 @@ impl AwsError {
                 let message = service.and_then(ProvideErrorMetadata::message).unwrap_or("no message").to_owned();
                 Self { call, kind: kind(code, status), code: code.to_owned(), message }
             }
+            None if lacks_credentials(error) => Self {
+                call,
+                kind: Kind::Transient,
+                code: "no credentials".to_owned(),
+                message: format!(
+                    "{}; give the pod a role (IRSA, EKS Pod Identity), or name an access key in the EcrRegistry's identity",
+                    chain(error)
+                ),
+            },
             None => Self { call, kind: kind("", status), code: on_the_way(error, status), message: chain(error) },
         }
     }
@@ -123,6 +133,17 @@ fn kind(code: &str, status: u16) -> Kind {
         // Unknown refusals are tried again: a newer API may say passing things in words not known here.
         _ => Kind::Transient,
     }
+}
+
+fn lacks_credentials<E: std::error::Error + 'static>(error: &SdkError<E, HttpResponse>) -> bool {
+    let mut next: Option<&(dyn std::error::Error + 'static)> = std::error::Error::source(error);
+    while let Some(cause) = next {
+        if cause.is::<CredentialsError>() {
+            return true;
+        }
+        next = cause.source();
+    }
+    false
 }
 
 fn on_the_way<E>(error: &SdkError<E, HttpResponse>, status: u16) -> String {

@@ -65,7 +65,6 @@ impl Tokens {
         if let Some(old) = slot.token.as_ref().filter(|token| token.life.issued_at < since) {
             // It stays at hand, should AWS have no new one.
             slot.token = Some(Arc::new(Token { refresh_at: Timestamp::MIN, ..Token::clone(old) }));
-            slot.failure = None;
         }
     }
 

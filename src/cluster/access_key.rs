@@ -2,18 +2,19 @@
 
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
 
 use futures::StreamExt;
 use k8s_openapi::api::core::v1::Secret as KubeSecret;
 use kube::runtime::WatchStreamExt;
 use kube::runtime::watcher::watch_object;
-use kube::{Api, Client, ResourceExt};
+use kube::{Api, Client};
 use tokio::sync::{mpsc, watch};
 use tokio_util::task::TaskTracker;
 
 use crate::aws::StaticKey;
 use crate::core::reason::{Problem, Reason};
-use crate::core::token::Secret;
+use crate::core::token::{Secret, fingerprint};
 
 /// An access key and a name for this version of it.
 #[derive(Debug, Clone)]
@@ -22,8 +23,18 @@ struct Version {
     key: Result<StaticKey, String>,
 }
 
-/// What a Secret holds: nothing known yet, no such Secret, or a version.
-type State = Option<Option<Version>>;
+/// What is known of a Secret.
+#[derive(Debug, Clone)]
+enum State {
+    /// Nothing yet.
+    Unread,
+    /// It can't be read.
+    Failed(String),
+    /// There is none.
+    Absent,
+    /// It is there.
+    There(Version),
+}
 
 /// The access keys that registries name.
 #[derive(Debug)]
@@ -53,26 +64,30 @@ impl AccessKeys {
     /// # Errors
     /// Where there is no such Secret, or no access key in it.
     pub async fn get(&self, name: &str) -> Result<(String, StaticKey), Problem> {
+        const PATIENCE: Duration = Duration::from_secs(10);
         let mut state = self.watched(name);
-        let waited = tokio::time::timeout(std::time::Duration::from_secs(10), state.wait_for(Option::is_some)).await;
         let at = format!("Secret {}/{name}", self.namespace);
-        let known = match waited {
-            Ok(Ok(known)) => known.clone().flatten(),
-            _ => {
-                return Err(Problem::new(
-                    Reason::Transient,
-                    format!("{at} couldn't be read yet; the operator needs get, list and watch on it"),
-                ));
-            }
+        let read = tokio::time::timeout(PATIENCE, state.wait_for(|state| !matches!(state, State::Unread))).await;
+        let known = match read {
+            Ok(Ok(known)) => known.clone(),
+            _ => State::Failed("no answer from the API server yet".to_owned()),
         };
-        let version = known.ok_or_else(|| {
-            Problem::new(
+        match known {
+            State::There(version) => {
+                let key =
+                    version.key.map_err(|missing| Problem::new(Reason::Denied, format!("{at} has no {missing}")))?;
+                Ok((version.id, key))
+            }
+            State::Unread => Err(Problem::new(Reason::Transient, format!("{at} wasn't read yet"))),
+            State::Failed(why) => Err(Problem::new(
+                Reason::Transient,
+                format!("{at} can't be read; the operator needs list and watch on it: {why}"),
+            )),
+            State::Absent => Err(Problem::new(
                 Reason::Denied,
-                format!("{at} doesn't exist; create it with keys accessKeyId and secretAccessKey"),
-            )
-        })?;
-        let key = version.key.map_err(|missing| Problem::new(Reason::Denied, format!("{at} has no {missing}")))?;
-        Ok((version.id, key))
+                format!("{at} doesn't exist; create it with the keys accessKeyId and secretAccessKey"),
+            )),
+        }
     }
 
     fn watched(&self, name: &str) -> watch::Receiver<State> {
@@ -80,7 +95,7 @@ impl AccessKeys {
         if let Some(receiver) = watched.get(name) {
             return receiver.clone();
         }
-        let (sender, receiver) = watch::channel(None);
+        let (sender, receiver) = watch::channel(State::Unread);
         watched.insert(name.to_owned(), receiver.clone());
         let (api, changed, name) = (self.api.clone(), self.changed.clone(), name.to_owned());
         self.tasks.spawn(async move {
@@ -88,12 +103,24 @@ impl AccessKeys {
             while let Some(event) = seen.next().await {
                 match event {
                     Ok(secret) => {
-                        sender.send_replace(Some(secret.as_ref().map(version)));
+                        sender.send_replace(
+                            secret.as_ref().map_or(State::Absent, |secret| State::There(version(secret))),
+                        );
                         if changed.send(name.clone()).is_err() {
                             return;
                         }
                     }
-                    Err(error) => tracing::warn!(secret = name, %error, "access key can't be watched"),
+                    Err(error) => {
+                        tracing::warn!(secret = name, %error, "access key can't be watched");
+                        // What was read before is still good.
+                        sender.send_if_modified(|state| {
+                            let unread = matches!(state, State::Unread | State::Failed(_));
+                            if unread {
+                                *state = State::Failed(error.to_string());
+                            }
+                            unread
+                        });
+                    }
                 }
             }
         });
@@ -102,8 +129,13 @@ impl AccessKeys {
 }
 
 fn version(secret: &KubeSecret) -> Version {
-    let id = format!("{}/{}", secret.uid().unwrap_or_default(), secret.resource_version().unwrap_or_default());
-    Version { id, key: parse(secret) }
+    let key = parse(secret);
+    // Named by what it holds: an edit of a label is no rotation.
+    let id = key.as_ref().map_or_else(Clone::clone, |key| {
+        let session = key.session_token.as_ref().map_or("", Secret::expose);
+        fingerprint(&[&key.access_key_id, key.secret_access_key.expose(), session])
+    });
+    Version { id, key }
 }
 
 /// Our spelling or that of the AWS command line.

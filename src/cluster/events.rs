@@ -1,8 +1,14 @@
 //! Events: what was done, and what went wrong when it began to. Best effort: an event that can't be written is logged,
 //! and never hides what it tells.
+//!
+//! Written as they are, each on its own: kube's recorder counts events of one reason as the same, whatever they tell.
 
-use kube::runtime::events::{Event, EventType, Recorder, Reporter};
-use kube::{Client, Resource, ResourceExt};
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::ObjectReference;
+use k8s_openapi::api::events::v1::Event;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta};
+use kube::api::PostParams;
+use kube::{Api, Client, Resource, ResourceExt};
 
 /// What an event tells.
 #[derive(Debug, Clone)]
@@ -30,29 +36,47 @@ impl What {
 /// Writes events.
 #[derive(Clone)]
 pub struct Events {
-    recorder: Recorder,
+    client: Client,
+    instance: String,
 }
 
 impl Events {
     /// Through this client, as this instance.
     #[must_use]
     pub fn new(client: Client, instance: String) -> Self {
-        let reporter = Reporter { controller: crate::api::GROUP.into(), instance: Some(instance) };
-        Self { recorder: Recorder::new(client, reporter) }
+        Self { client, instance }
     }
 
     /// Tells it of `object`.
     pub async fn tell<K: Resource<DynamicType = ()>>(&self, object: &K, what: &What) {
-        let event = Event {
-            type_: if what.warning { EventType::Warning } else { EventType::Normal },
-            reason: what.reason.clone(),
-            note: Some(shorten(&what.note)),
-            action: what.reason.clone(),
-            secondary: None,
-        };
-        if let Err(error) = self.recorder.publish(&event, &object.object_ref(&())).await {
+        let event = event(object.object_ref(&()), what, &self.instance, Timestamp::now());
+        // Those of cluster-scoped objects are kept in the namespace default, as everywhere in Kubernetes.
+        let namespace = event.metadata.namespace.clone().unwrap_or_default();
+        let api: Api<Event> = Api::namespaced(self.client.clone(), &namespace);
+        if let Err(error) = api.create(&PostParams::default(), &event).await {
             tracing::debug!(object = object.name_any(), reason = what.reason, %error, "event not written");
         }
+    }
+}
+
+fn event(about: ObjectReference, what: &What, instance: &str, now: Timestamp) -> Event {
+    let name = about.name.clone().unwrap_or_default();
+    Event {
+        metadata: ObjectMeta {
+            // Object names have up to 253 characters, and so have these.
+            name: Some(format!("{}.{:x}", name.chars().take(230).collect::<String>(), now.as_nanosecond())),
+            namespace: Some(about.namespace.clone().unwrap_or_else(|| "default".to_owned())),
+            ..ObjectMeta::default()
+        },
+        action: Some(what.reason.clone()),
+        event_time: Some(MicroTime(now)),
+        note: Some(shorten(&what.note)),
+        reason: Some(what.reason.clone()),
+        regarding: Some(about),
+        reporting_controller: Some(crate::api::GROUP.to_owned()),
+        reporting_instance: Some(instance.to_owned()),
+        type_: Some(if what.warning { "Warning" } else { "Normal" }.to_owned()),
+        ..Event::default()
     }
 }
 
@@ -74,5 +98,18 @@ mod tests {
     fn notes_fit_the_api_and_are_cut_at_a_character() {
         assert_eq!(shorten("short"), "short");
         assert!(shorten(&"ä".repeat(2000)).len() <= 1024);
+    }
+
+    #[test]
+    fn two_events_of_one_reason_are_two_events() {
+        let told = |note: &str, second| {
+            event(
+                ObjectReference::default(),
+                &What::done("TagResource", note),
+                "x",
+                Timestamp::from_second(second).unwrap(),
+            )
+        };
+        assert_ne!(told("set a=1", 1).metadata.name, told("set b=2", 2).metadata.name);
     }
 }

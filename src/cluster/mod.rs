@@ -13,7 +13,7 @@ pub use config_maps::{Exported, Exports};
 pub use events::{Events, What};
 pub use secrets::{Applied, SecretWriter};
 pub use service_accounts::{ServiceAccounts, Wish, is_marked};
-pub use stores::{Change, Relevant, watch};
+pub use stores::{Change, Gone, Relevant, watch};
 pub use writes::{Statuses, set_finalizer};
 
 /// Whether the API server says that the object isn't there.

@@ -6,12 +6,13 @@ use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use k8s_openapi::api::core::v1::Secret as KubeSecret;
 use kube::api::{DeleteParams, Patch, PatchParams, Preconditions};
-use kube::{Api, Client};
+use kube::core::PartialObjectMeta;
+use kube::{Api, Client, ResourceExt};
 use serde_json::{Value, json};
 
 use super::{is_conflict, is_not_found};
 use crate::api::OWNER_UID;
-use crate::core::pull_secret::{DOCKER_CONFIG_KEY, DOCKER_CONFIG_TYPE, Marks, Seen, secret_manager};
+use crate::core::pull_secret::{DOCKER_CONFIG_KEY, DOCKER_CONFIG_TYPE, Marks, Seen, secret_manager, writes_data};
 use crate::core::token::Secret;
 
 /// What a pull secret looks like, but for its data.
@@ -65,7 +66,7 @@ impl SecretWriter {
         seen: Option<&Seen>,
     ) -> Result<Applied, kube::Error> {
         let mut labels = self.labels.clone();
-        labels.insert(OWNER_UID.to_owned(), marks.owner_uid.clone());
+        labels.insert(OWNER_UID.to_owned(), marks.owner.uid.clone());
         let mut annotations = self.annotations.clone();
         annotations.extend(marks.annotations());
         let object = json!({
@@ -82,9 +83,15 @@ impl SecretWriter {
             "type": DOCKER_CONFIG_TYPE,
             "data": {DOCKER_CONFIG_KEY: BASE64_STANDARD.encode(data.expose())},
         });
-        let params = PatchParams { force: seen.is_some(), ..PatchParams::apply(&secret_manager(&marks.owner_uid)) };
+        let params = PatchParams { force: seen.is_some(), ..PatchParams::apply(&secret_manager(&marks.owner.uid)) };
         // The answer is asked for as metadata: the data needn't come back.
         match self.api(namespace).patch_metadata(&self.name, &params, &Patch::Apply(object)).await {
+            // Identical bytes don't conflict: then only the answer tells that somebody else had written them.
+            Ok(now) if seen.is_none() && has_another_writer(&now, &marks.owner.uid) => {
+                let nothing = json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": self.name, "namespace": namespace}});
+                self.api(namespace).patch_metadata(&self.name, &params, &Patch::Apply(nothing)).await?;
+                Ok(Applied::Foreign("somebody else wrote the same".to_owned()))
+            }
             Ok(_) => Ok(Applied::Done),
             Err(error) if is_conflict(&error) && seen.is_none() => Ok(Applied::Foreign(super::words(&error))),
             Err(error) if is_terminating(&error) => Ok(Applied::Terminating),
@@ -109,6 +116,11 @@ impl SecretWriter {
     fn api(&self, namespace: &str) -> Api<KubeSecret> {
         Api::namespaced(self.client.clone(), namespace)
     }
+}
+
+fn has_another_writer(secret: &PartialObjectMeta<KubeSecret>, owner_uid: &str) -> bool {
+    let ours = secret_manager(owner_uid);
+    secret.managed_fields().iter().any(|entry| entry.manager.as_deref() != Some(&ours) && writes_data(entry))
 }
 
 fn is_terminating(error: &kube::Error) -> bool {

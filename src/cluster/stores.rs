@@ -1,9 +1,10 @@
 //! Watches: each keeps a store and says what changed. An object this version can't read is left out, told, and never
 //! stops the others.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fmt::Debug;
 use std::hash::{DefaultHasher, Hash, Hasher};
+use std::sync::Arc;
 
 use futures::StreamExt;
 use kube::core::{DeserializeGuard, ObjectMeta};
@@ -87,16 +88,28 @@ fn readable<K: Resource<DynamicType = ()>>(
     }
 }
 
+/// An object that is gone.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Gone {
+    /// Its UID.
+    pub uid: String,
+    /// Its namespace; empty where there is none.
+    pub namespace: String,
+    /// Its name.
+    pub name: String,
+}
+
 /// Tells an object's changes that ask for work from those that don't, such as our own writes to its status.
 #[derive(Debug, Default)]
 pub struct Relevant {
     last: HashMap<String, Seen>,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug)]
 struct Seen {
     state: u64,
     has_our_finalizer: bool,
+    gone: Gone,
 }
 
 impl Relevant {
@@ -108,14 +121,32 @@ impl Relevant {
         let (ours, others): (Vec<_>, Vec<_>) = object.finalizers().iter().partition(|name| *name == FINALIZER);
         let asked = [RECONCILE_AT, SUSPEND].map(|key| object.annotations().get(key));
         (meta.generation, meta.deletion_timestamp.is_some(), others, asked).hash(&mut hasher);
-        let now = Seen { state: hasher.finish(), has_our_finalizer: !ours.is_empty() };
-        let before = self.last.insert(object.uid().unwrap_or_default(), now);
-        before.is_none_or(|before| before.state != now.state || (before.has_our_finalizer && !now.has_our_finalizer))
+        let now = Seen { state: hasher.finish(), has_our_finalizer: !ours.is_empty(), gone: gone(object) };
+        let (state, has_our_finalizer) = (now.state, now.has_our_finalizer);
+        let before = self.last.insert(now.gone.uid.clone(), now);
+        before.is_none_or(|before| before.state != state || (before.has_our_finalizer && !has_our_finalizer))
     }
 
     /// Forgets an object that is gone.
-    pub fn forget<K: Resource>(&mut self, object: &K) {
-        self.last.remove(&object.uid().unwrap_or_default());
+    pub fn forget<K: Resource>(&mut self, object: &K) -> Gone {
+        let gone = gone(object);
+        self.last.remove(&gone.uid);
+        gone
+    }
+
+    /// Forgets and returns all that aren't among `there`: their deletion was missed.
+    pub fn missing<K: Resource>(&mut self, there: &[Arc<K>]) -> Vec<Gone> {
+        let uids: HashSet<_> = there.iter().filter_map(|object| object.meta().uid.clone()).collect();
+        let gone: Vec<_> = self.last.keys().filter(|uid| !uids.contains(*uid)).cloned().collect();
+        gone.iter().filter_map(|uid| self.last.remove(uid)).map(|seen| seen.gone).collect()
+    }
+}
+
+fn gone<K: Resource>(object: &K) -> Gone {
+    Gone {
+        uid: object.meta().uid.clone().unwrap_or_default(),
+        namespace: object.namespace().unwrap_or_default(),
+        name: object.name_any(),
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::fmt::Debug;
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::{Mutex, PoisonError};
 
 use kube::api::{Patch, PatchParams};
@@ -39,7 +40,8 @@ where
 /// Writes statuses, and remembers what it wrote: the cache may show an older one for a moment.
 #[derive(Debug, Default)]
 pub struct Statuses {
-    written: Mutex<HashMap<String, Value>>,
+    /// By UID, a digest.
+    written: Mutex<HashMap<String, u64>>,
 }
 
 impl Statuses {
@@ -54,7 +56,8 @@ impl Statuses {
     {
         let uid = object.uid().unwrap_or_default();
         let value = serde_json::to_value(status).map_err(kube::Error::SerdeError)?;
-        let same_as_written = self.last(&uid).is_none_or(|last| last == value);
+        let digest = digest(&value);
+        let same_as_written = self.last(&uid).is_none_or(|last| last == digest);
         if seen == Some(status) && same_as_written {
             return Ok(());
         }
@@ -67,7 +70,7 @@ impl Statuses {
         let params = PatchParams::apply(MANAGER).force();
         match api.patch_status(&object.name_any(), &params, &Patch::Apply(&patch)).await {
             Ok(_) => {
-                self.remember(uid, value);
+                self.remember(uid, digest);
                 Ok(())
             }
             // A uid that no longer fits is a conflict: the object was deleted, and perhaps made anew.
@@ -81,11 +84,17 @@ impl Statuses {
         self.written.lock().unwrap_or_else(PoisonError::into_inner).remove(uid);
     }
 
-    fn last(&self, uid: &str) -> Option<Value> {
-        self.written.lock().unwrap_or_else(PoisonError::into_inner).get(uid).cloned()
+    fn last(&self, uid: &str) -> Option<u64> {
+        self.written.lock().unwrap_or_else(PoisonError::into_inner).get(uid).copied()
     }
 
-    fn remember(&self, uid: String, value: Value) {
-        self.written.lock().unwrap_or_else(PoisonError::into_inner).insert(uid, value);
+    fn remember(&self, uid: String, digest: u64) {
+        self.written.lock().unwrap_or_else(PoisonError::into_inner).insert(uid, digest);
     }
+}
+
+fn digest(value: &Value) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    value.hash(&mut hasher);
+    hasher.finish()
 }

@@ -40,6 +40,15 @@ pub struct Stores {
     pub service_accounts: Store<ServiceAccount>,
 }
 
+impl Stores {
+    /// Whether there is a pull secret, of either kind, with this UID.
+    #[must_use]
+    pub fn is_pull_secret(&self, uid: &str) -> bool {
+        self.pull_secrets.find(|object| object.metadata.uid.as_deref() == Some(uid)).is_some()
+            || self.cluster_pull_secrets.find(|object| object.metadata.uid.as_deref() == Some(uid)).is_some()
+    }
+}
+
 /// What every reconcile has at hand.
 pub struct Context {
     /// The API server.
@@ -60,6 +69,8 @@ pub struct Context {
     pub metrics: Metrics,
     /// Failures in a row, by object.
     pub attempts: Attempts,
+    /// When new tokens were asked for.
+    pub renewals: Renewals,
     /// When repositories were last checked.
     pub checks: Checks,
     /// Of registries' repositories.
@@ -180,5 +191,26 @@ impl Changes {
             Some(before) if before == state => Change::Same,
             Some(_) => Change::Other,
         }
+    }
+}
+
+/// When new tokens were asked for by annotation: a wish is for tokens issued since it was first seen, at however many passes.
+#[derive(Debug, Default)]
+pub struct Renewals(Mutex<HashMap<String, (String, Timestamp)>>);
+
+impl Renewals {
+    /// When the wish `asked` of this object was first seen.
+    pub fn since(&self, uid: &str, asked: &str, now: Timestamp) -> Timestamp {
+        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = all.entry(uid.to_owned()).or_insert_with(|| (asked.to_owned(), now));
+        if known.0 != asked {
+            *known = (asked.to_owned(), now);
+        }
+        known.1
+    }
+
+    /// The object is gone.
+    pub fn forget(&self, uid: &str) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(uid);
     }
 }

@@ -1,6 +1,6 @@
 //! `EcrPullSecret` and `ClusterEcrPullSecret`: which namespaces, which hosts, which tokens; write what differs; report.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use kube::ResourceExt;
 use kube::runtime::controller::Action;
 use kube::runtime::reflector::ObjectRef;
 
-use crate::api::{FINALIZER, RECONCILE_AT, TokenAccess, WhenNotAllowed};
+use crate::api::{FINALIZER, OWNER_UID, RECONCILE_AT, RegistryEntry, TokenAccess, WhenNotAllowed};
 use crate::aws::Lookup;
 use crate::cluster::{Applied, SecretWriter, is_conflict, is_not_found, set_finalizer, words};
 use crate::controller::context::{Context, is_suspended, suspended};
@@ -20,8 +20,8 @@ use crate::controller::registries::Registry;
 use crate::controller::repository::Stop;
 use crate::controller::service_accounts;
 use crate::core::access::Access;
-use crate::core::pull_secret::{Login, Marks, Offer, Request, Seen, docker_config, logins};
-use crate::core::reason::{Problem, Reason};
+use crate::core::pull_secret::{Login, Marks, Offer, Request, SecretOwner, Seen, docker_config, logins};
+use crate::core::reason::{Problem, Reason, gather};
 use crate::core::selector::NamespaceView;
 use crate::core::token::{Secret, Token, TokenKey, fingerprint};
 
@@ -36,20 +36,25 @@ pub(super) struct Desired {
     content: String,
     /// By the identity that mints: the registry and its caller.
     minters: BTreeMap<String, (Registry, String)>,
-    allowed: Vec<String>,
-    pub(super) denied: Vec<String>,
-    remove_denied: bool,
+    /// Registries that can't be used just now: they hold back no other.
+    pub(super) failures: Vec<Problem>,
+    /// Namespaces that are to hold the Secret.
+    pub(super) allowed: BTreeSet<String>,
+    /// Namespaces that are selected and have no right to it.
+    pub(super) denied: BTreeSet<String>,
+    /// Those of the denied that lose what they have.
+    cleared: BTreeSet<String>,
 }
 
 impl Desired {
-    /// How many namespaces are to hold the Secret.
-    pub(super) fn namespaces(&self) -> usize {
-        self.allowed.len()
-    }
-
     /// Whoever mints for `login`.
     pub(super) fn caller(&self, login: &Login) -> Option<&str> {
         self.minters.get(&login.token.identity).map(|(_, caller)| caller.as_str())
+    }
+
+    /// Whether the namespace keeps what it has, and gets nothing new.
+    pub(super) fn is_frozen(&self, namespace: &str) -> bool {
+        self.denied.contains(namespace) && !self.cleared.contains(namespace)
     }
 }
 
@@ -79,23 +84,21 @@ async fn pass<K: PullSecret>(object: &K, context: &Context) -> Result<(Desired, 
     let desired = desired(object, context).await?;
     make_durable(object, context).await?;
     let seen = seen(object, context);
+    let there = |namespace: &str| seen.get(&(namespace.to_owned(), desired.name.clone()));
 
-    let anew = asks_for_new_tokens(object);
     let now = Timestamp::now();
-    let is_good = |namespace: &String| {
-        seen.get(&(namespace.clone(), desired.name.clone())).is_some_and(|seen| seen.is_good(&desired.content, now))
-    };
-    let (good, due): (Vec<_>, Vec<_>) =
-        desired.allowed.iter().cloned().partition(|namespace| !anew && is_good(namespace));
-    let tokens = if due.is_empty() { Tokens::new() } else { tokens(context, &desired, anew.then_some(now)).await? };
+    let since = asks_for_new_tokens(object).map(|asked| context.renewals.since(&object.owner().uid, asked, now));
+    let is_good = |namespace: &String| there(namespace).is_some_and(|seen| seen.is_good(&desired.content, now, since));
+    let (good, due): (Vec<_>, Vec<_>) = desired.allowed.iter().cloned().partition(is_good);
+    let tokens = if due.is_empty() { Tokens::new() } else { tokens(context, &desired, since).await? };
 
-    let mut served = Served::of(tokens.values());
+    let mut served = Served::of(tokens.clone());
     for namespace in good {
-        let seen = seen.get(&(namespace.clone(), desired.name.clone())).and_then(|seen| seen.marks.clone());
-        served.ready.extend(seen.map(|marks| (namespace, marks)));
+        let marks = there(&namespace).and_then(|seen| seen.marks.clone());
+        served.ready.extend(marks.map(|marks| (namespace, marks)));
     }
     write(object, context, &desired, &tokens, due, &seen, &mut served).await?;
-    service_accounts::bring_about(object, context, &desired.name, &mut served).await;
+    service_accounts::bring_about(object, context, &desired, &mut served).await;
     remove_unwanted(object, context, &desired, &seen, &mut served).await;
     Ok((desired, served))
 }
@@ -103,54 +106,73 @@ async fn pass<K: PullSecret>(object: &K, context: &Context) -> Result<(Desired, 
 async fn desired<K: PullSecret>(object: &K, context: &Context) -> Result<Desired, Problem> {
     let spec = object.common();
     object.not_implemented()?;
-    let mut minters = BTreeMap::new();
-    let mut asked = Vec::new();
-    let mut registries = Vec::new();
+    let (mut minters, mut asked, mut failures) = (BTreeMap::new(), Vec::new(), Vec::new());
     for entry in object.entries() {
-        let name = entry.registry_ref.clone().unwrap_or_default().name;
-        let registry = context.registries.resolve(&name).await?;
-        let offer = context.registries.offer(&registry).await?;
-        let caller = context.registries.pull_caller(&registry).await?;
-        minters.insert(offer.identity.clone(), (registry.clone(), caller));
-        registries.push(registry);
-        asked.push((entry, offer));
+        match offered(&entry, context).await {
+            Ok((registry, offer, caller)) => {
+                minters.insert(offer.identity.clone(), (registry.clone(), caller));
+                asked.push((entry, registry, offer));
+            }
+            Err(problem) => failures.push(problem),
+        }
     }
-    let requests: Vec<_> = asked.iter().map(|(asked, offer): &(_, Offer)| Request { asked, offer }).collect();
+    if let Some(problem) = gather(&failures).filter(|_| asked.is_empty()) {
+        return Err(problem);
+    }
+    let requests: Vec<_> = asked.iter().map(|(asked, _, offer)| Request { asked, offer }).collect();
     let logins = logins(&requests)?;
-    let (allowed, denied) = targets(object, context, &registries)?;
+    let registries: Vec<_> = asked.iter().map(|(_, registry, _)| registry).collect();
+    let rights = rights(object, context, &registries)?;
     let name = spec.secret_name.clone().unwrap_or_else(|| object.name_any());
-    let template = spec.secret_template.clone().unwrap_or_default();
-    let remove = |registry: &Registry| {
-        registry.spec.pull.as_ref().is_some_and(|pull| pull.when_not_allowed == WhenNotAllowed::Remove)
-    };
-    Ok(Desired {
-        content: fingerprint(&[&name, &format!("{logins:?}"), &format!("{template:?}")]),
-        remove_denied: registries.iter().any(remove),
-        name,
-        logins,
-        minters,
-        allowed,
-        denied,
-    })
+    let template = serde_json::to_string(&spec.secret_template).unwrap_or_default();
+    let described = logins.iter().map(|login| {
+        let TokenKey { identity, region, .. } = &login.token;
+        format!("{} {identity} {region}", login.host)
+    });
+    let content = fingerprint(&[&name, &described.collect::<Vec<_>>().join(","), &template]);
+    let Rights { allowed, denied, cleared } = rights;
+    Ok(Desired { name, logins, content, minters, failures, allowed, denied, cleared })
+}
+
+async fn offered(entry: &RegistryEntry, context: &Context) -> Result<(Registry, Offer, String), Problem> {
+    let name = entry.registry_ref.clone().unwrap_or_default().name;
+    let registry = context.registries.resolve(&name).await?;
+    let offer = context.registries.offer(&registry).await?;
+    let caller = context.registries.pull_caller(&registry).await?;
+    Ok((registry, offer, caller))
+}
+
+#[derive(Default)]
+struct Rights {
+    allowed: BTreeSet<String>,
+    denied: BTreeSet<String>,
+    cleared: BTreeSet<String>,
 }
 
 /// The namespaces it means, by whether each of its registries lets them have a token.
-fn targets<K: PullSecret>(
-    object: &K,
-    context: &Context,
-    registries: &[Registry],
-) -> Result<(Vec<String>, Vec<String>), Problem> {
-    let may = |name: &str, labels: &BTreeMap<String, String>| {
-        registries.iter().all(|registry| {
-            let access = Access::of(registry.spec.allow.as_deref().unwrap_or_default(), NamespaceView { name, labels });
+fn rights<K: PullSecret>(object: &K, context: &Context, registries: &[&Registry]) -> Result<Rights, Problem> {
+    let mut rights = Rights::default();
+    for (name, labels) in object.namespaces(context)? {
+        let view = NamespaceView { name: &name, labels: &labels };
+        let denies = |registry: &&&Registry| {
+            let access = Access::of(registry.spec.allow.as_deref().unwrap_or_default(), view);
             let globs = if object.common().access == TokenAccess::Push { &access.push } else { &access.pull };
-            !globs.is_empty()
-        })
-    };
-    let selected = object.namespaces(context)?;
-    let (allowed, denied): (Vec<_>, Vec<_>) = selected.into_iter().partition(|(name, labels)| may(name, labels));
-    let names = |list: Vec<(String, _)>| list.into_iter().map(|(name, _)| name).collect();
-    Ok((names(allowed), names(denied)))
+            globs.is_empty()
+        };
+        let removes = |registry: &&Registry| {
+            registry.spec.pull.as_ref().is_some_and(|pull| pull.when_not_allowed == WhenNotAllowed::Remove)
+        };
+        let denying: Vec<_> = registries.iter().filter(denies).copied().collect();
+        if denying.is_empty() {
+            rights.allowed.insert(name);
+            continue;
+        }
+        if denying.iter().any(removes) {
+            rights.cleared.insert(name.clone());
+        }
+        rights.denied.insert(name);
+    }
+    Ok(rights)
 }
 
 /// A finalizer only where deletion has something to do: Secrets go with their owner, ServiceAccounts are set back.
@@ -169,7 +191,6 @@ async fn make_durable<K: PullSecret>(object: &K, context: &Context) -> Result<()
 }
 
 async fn let_go<K: PullSecret>(object: &K, context: &Context) -> Result<Action, kube::Error> {
-    let uid = object.uid().unwrap_or_default();
     if object.finalizers().iter().any(|name| name == FINALIZER) {
         if is_suspended(object) {
             return report(object, context, Err(suspended())).await;
@@ -182,25 +203,28 @@ async fn let_go<K: PullSecret>(object: &K, context: &Context) -> Result<Action, 
             Err(error) => return Err(error),
         }
     }
-    context.attempts.reset(&uid);
-    context.statuses.forget(&uid);
-    context.metrics.pull_secret_gone(&K::kind(&()), object);
     Ok(Action::await_change())
 }
 
-/// The Secrets that bear this object's label, by namespace and name.
-fn seen<K: PullSecret>(object: &K, context: &Context) -> BTreeMap<(String, String), Seen> {
-    let uid = object.uid().unwrap_or_default();
+type Secrets = BTreeMap<(String, String), Seen>;
+
+/// The Secrets that were written for this object, by namespace and name: of its own namespace alone, if it has one.
+fn seen<K: PullSecret>(object: &K, context: &Context) -> Secrets {
+    let owner = object.owner();
     let ours = context.stores.secrets.state().into_iter().filter_map(|secret| {
-        let seen = Seen::read(&secret.metadata)?;
-        (seen.owner_uid == uid).then(|| ((secret.namespace().unwrap_or_default(), secret.name_any()), seen))
+        let namespace = secret.metadata.namespace.clone().unwrap_or_default();
+        let concerns = secret.labels().get(OWNER_UID) == Some(&owner.uid)
+            && owner.namespace.as_ref().is_none_or(|own| *own == namespace);
+        let seen = Seen::read(&secret.metadata).filter(|_| concerns)?;
+        Some(((namespace, secret.name_any()), seen))
     });
     ours.collect()
 }
 
-fn asks_for_new_tokens<K: PullSecret>(object: &K) -> bool {
+/// The wish for new tokens that wasn't met yet.
+fn asks_for_new_tokens<K: PullSecret>(object: &K) -> Option<&str> {
     let handled = object.status().and_then(|status| status.last_handled_reconcile_at.as_ref());
-    object.annotations().get(RECONCILE_AT).is_some_and(|asked| Some(asked) != handled)
+    object.annotations().get(RECONCILE_AT).filter(|asked| Some(*asked) != handled).map(String::as_str)
 }
 
 async fn tokens(context: &Context, desired: &Desired, issued_since: Option<Timestamp>) -> Result<Tokens, Problem> {
@@ -209,9 +233,7 @@ async fn tokens(context: &Context, desired: &Desired, issued_since: Option<Times
         if tokens.contains_key(&login.token) {
             continue;
         }
-        let Some((registry, _)) = desired.minters.get(&login.token.identity) else {
-            continue;
-        };
+        let Some((registry, _)) = desired.minters.get(&login.token.identity) else { continue };
         let session = context.registries.minter(registry, &login.token).await?;
         if let Some(since) = issued_since {
             context.tokens.expire_before(&login.token, since).await;
@@ -228,22 +250,13 @@ async fn write<K: PullSecret>(
     desired: &Desired,
     tokens: &Tokens,
     due: Vec<String>,
-    seen: &BTreeMap<(String, String), Seen>,
+    seen: &Secrets,
     served: &mut Served,
 ) -> Result<(), Problem> {
     if due.is_empty() {
         return Ok(());
     }
-    let Some((data, marks)) = contents(object, desired, tokens)? else {
-        // No token to be had: what is there stays as it is.
-        for namespace in due {
-            match seen.get(&(namespace.clone(), desired.name.clone())).and_then(|seen| seen.marks.clone()) {
-                Some(marks) => drop(served.ready.insert(namespace, marks)),
-                None => served.fail(namespace, Reason::Transient, "no token yet".to_owned()),
-            }
-        }
-        return Ok(());
-    };
+    let contents = contents(object, desired, tokens)?;
     let writer = SecretWriter::new(
         context.client.clone(),
         desired.name.clone(),
@@ -252,42 +265,75 @@ async fn write<K: PullSecret>(
         object.template_annotations(),
     );
     let requests = due.into_iter().map(|namespace| {
-        let (writer, marks, data) = (&writer, &marks, &data);
+        let (writer, contents) = (&writer, contents.as_ref());
         let there = seen.get(&(namespace.clone(), desired.name.clone()));
-        let other = other_owner(object, context, &namespace, &desired.name);
+        let holder = holder(object, context, &namespace, &desired.name);
         async move {
-            let result = match (other, there) {
-                (Some(other), _) => Ok(Applied::Foreign(format!("it belongs to {other}"))),
-                (None, Some(there)) if there.holds(marks) => Ok(Applied::Done),
-                (None, there) => writer.apply(&namespace, marks, data, there).await,
+            let result = match (holder, contents) {
+                (Holder::Another(owner), _) => Ok(Written::Foreign(format!("it belongs to {owner}"))),
+                (_, None) => Ok(Written::Kept),
+                (_, Some(contents)) if there.is_some_and(|there| outlives(there, contents)) => Ok(Written::Kept),
+                (_, Some(contents)) if there.is_some_and(|there| there.holds(&contents.marks)) => Ok(Written::Done),
+                (Holder::Nobody(orphan), Some(contents)) => {
+                    let there = there.or(orphan.as_ref());
+                    writer.apply(&namespace, &contents.marks, &contents.data, there).await.map(Written::from)
+                }
             };
             (namespace, result)
         }
     });
     let mut answers = futures::stream::iter(requests).buffer_unordered(CONCURRENT_WRITES);
     while let Some((namespace, result)) = answers.next().await {
-        match result {
-            Ok(Applied::Done) => drop(served.ready.insert(namespace, marks.clone())),
-            Ok(Applied::Terminating) => drop(served.terminating.insert(namespace)),
-            Ok(Applied::Foreign(why)) => served.fail(
+        match (result, &contents) {
+            (Ok(Written::Done), Some(contents)) => drop(served.ready.insert(namespace, contents.marks.clone())),
+            (Ok(Written::Done | Written::Kept), _) => {
+                match seen.get(&(namespace.clone(), desired.name.clone())).and_then(|seen| seen.marks.clone()) {
+                    Some(marks) => drop(served.ready.insert(namespace, marks)),
+                    None => served.fail(namespace, Reason::Transient, "no token yet".to_owned()),
+                }
+            }
+            (Ok(Written::Terminating), _) => drop(served.terminating.insert(namespace)),
+            (Ok(Written::Foreign(why)), _) => served.fail(
                 namespace,
                 Reason::SecretConflict,
                 format!("a Secret {} is there and isn't this object's, and was left as it is: {why}", desired.name),
             ),
-            Err(error) => served.fail(namespace, Reason::Transient, words(&error)),
+            (Err(error), _) => served.fail(namespace, Reason::Transient, words(&error)),
         }
     }
     Ok(())
 }
 
-/// The data for all namespaces with what is noted beside it; `None` where a token is missing.
-fn contents<K: PullSecret>(object: &K, desired: &Desired, tokens: &Tokens) -> Result<Option<(Secret, Marks)>, Problem> {
+enum Written {
+    Done,
+    /// As it was.
+    Kept,
+    Foreign(String),
+    Terminating,
+}
+
+impl From<Applied> for Written {
+    fn from(applied: Applied) -> Self {
+        match applied {
+            Applied::Done => Self::Done,
+            Applied::Foreign(why) => Self::Foreign(why),
+            Applied::Terminating => Self::Terminating,
+        }
+    }
+}
+
+/// The data for all namespaces, with what is noted beside it.
+struct Contents {
+    data: Secret,
+    marks: Marks,
+    /// Whether every host that is asked for has its token in it.
+    complete: bool,
+}
+
+/// `None` where no token at all is to be had.
+fn contents<K: PullSecret>(object: &K, desired: &Desired, tokens: &Tokens) -> Result<Option<Contents>, Problem> {
     let token = |login: &Login| tokens.get(&login.token).and_then(|lookup| lookup.token.clone());
-    let Some(held) =
-        desired.logins.iter().map(|login| Some((login.host.as_str(), token(login)?))).collect::<Option<Vec<_>>>()
-    else {
-        return Ok(None);
-    };
+    let held: Vec<_> = desired.logins.iter().filter_map(|login| Some((login.host.as_str(), token(login)?))).collect();
     let entries = held.iter().map(|(host, token)| (*host, &**token));
     let data = docker_config(entries).map_err(|error| Problem::new(Reason::Invalid, error.to_string()))?;
     let first_to_end = held.iter().map(|(_, token)| &**token).min_by_key(|token: &&Token| token.life.expires_at);
@@ -295,21 +341,49 @@ fn contents<K: PullSecret>(object: &K, desired: &Desired, tokens: &Tokens) -> Re
     let (Some(first_to_end), Some(refresh_at)) = (first_to_end, first_due) else {
         return Ok(None);
     };
+    let lives = held.iter().map(|(host, token)| format!("{host} {} {}", token.life.issued_at, token.life.expires_at));
     let marks = Marks {
-        owner_uid: object.uid().unwrap_or_default(),
-        owner: object.title(),
+        owner: object.owner(),
         content: desired.content.clone(),
+        tokens: fingerprint(&[&lives.collect::<Vec<_>>().join(",")]),
         life: first_to_end.life,
         refresh_at,
     };
-    Ok(Some((data, marks)))
+    let complete = held.len() == desired.logins.len() && desired.failures.is_empty();
+    Ok(Some(Contents { data, marks, complete }))
 }
 
-/// Another pull secret whose Secret of that name is there.
-fn other_owner<K: PullSecret>(object: &K, context: &Context, namespace: &str, name: &str) -> Option<String> {
-    let secret = context.stores.secrets.get(&ObjectRef::new(name).within(namespace))?;
-    let seen = Seen::read(&secret.metadata)?;
-    (Some(&seen.owner_uid) != object.uid().as_ref()).then(|| seen.marks.map_or(seen.owner_uid, |marks| marks.owner))
+/// Whether the Secret that is there is better left alone: what could be written lacks a token, which it may still hold, and
+/// its own are good for a while.
+fn outlives(there: &Seen, contents: &Contents) -> bool {
+    let now = Timestamp::now();
+    let lives = |marks: &Marks| marks.life.dies_soon_at() > now;
+    !contents.complete && there.intact && there.marks.as_ref().is_some_and(lives)
+}
+
+/// Who holds the Secret of that name.
+enum Holder {
+    /// Another pull secret.
+    Another(SecretOwner),
+    /// Nobody, or this object; a Secret that was written for one that no longer exists may be taken over.
+    Nobody(Option<Seen>),
+}
+
+fn holder<K: PullSecret>(object: &K, context: &Context, namespace: &str, name: &str) -> Holder {
+    let secret = context.stores.secrets.get(&ObjectRef::new(name).within(namespace));
+    let Some(seen) = secret.and_then(|secret| Seen::read(&secret.metadata)) else {
+        return Holder::Nobody(None);
+    };
+    if seen.owner_uid == object.owner().uid || !context.stores.is_pull_secret(&seen.owner_uid) {
+        return Holder::Nobody(Some(seen));
+    }
+    let unknown = || SecretOwner {
+        kind: "pull secret".into(),
+        namespace: None,
+        name: seen.owner_uid.clone(),
+        uid: seen.owner_uid.clone(),
+    };
+    Holder::Another(seen.marks.as_ref().map_or_else(unknown, |marks| marks.owner.clone()))
 }
 
 /// What bears our label and is no longer wanted: another name, a namespace that was deselected or lost its right.
@@ -317,15 +391,15 @@ async fn remove_unwanted<K: PullSecret>(
     object: &K,
     context: &Context,
     desired: &Desired,
-    seen: &BTreeMap<(String, String), Seen>,
+    seen: &Secrets,
     served: &mut Served,
 ) {
     let kept = |namespace: &String, name: &String| {
-        let denied = desired.denied.contains(namespace) && !desired.remove_denied;
+        let frozen = desired.is_frozen(namespace);
         // The old name goes only once the new one is there.
         let renaming =
             name != &desired.name && !served.ready.contains_key(namespace) && desired.allowed.contains(namespace);
-        (name == &desired.name && desired.allowed.contains(namespace)) || denied || renaming
+        (name == &desired.name && desired.allowed.contains(namespace)) || frozen || renaming
     };
     let unwanted: Vec<_> = seen.iter().filter(|((namespace, name), _)| !kept(namespace, name)).collect();
     let writer = SecretWriter::new(

@@ -13,6 +13,7 @@ use crate::api::{
 };
 use crate::controller::context::Context;
 use crate::core::glob;
+use crate::core::pull_secret::SecretOwner;
 use crate::core::reason::{Problem, Reason};
 use crate::core::selector::{NamespaceView, selects};
 
@@ -45,12 +46,13 @@ pub trait PullSecret: Resource<DynamicType = ()> + Clone + Debug + DeserializeOw
             .unwrap_or_else(|| vec![RegistryEntry::default()])
     }
 
-    /// For people: `EcrPullSecret team-a/pull`.
-    fn title(&self) -> String {
-        let kind = <Self as Resource>::kind(&());
-        match ResourceExt::namespace(self) {
-            Some(namespace) => format!("{kind} {namespace}/{}", self.name_any()),
-            None => format!("{kind} {}", self.name_any()),
+    /// As its Secrets name it.
+    fn owner(&self) -> SecretOwner {
+        SecretOwner {
+            kind: <Self as Resource>::kind(&()).into_owned(),
+            namespace: ResourceExt::namespace(self),
+            name: self.name_any(),
+            uid: self.meta().uid.clone().unwrap_or_default(),
         }
     }
 

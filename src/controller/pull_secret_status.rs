@@ -15,7 +15,7 @@ use crate::controller::pull_secret_kind::PullSecret;
 use crate::controller::report::transition;
 use crate::core::conditions::{Verdict, conditions};
 use crate::core::pull_secret::{Login, Marks};
-use crate::core::reason::{Class, Problem, Reason};
+use crate::core::reason::{Class, Problem, Reason, gather};
 use crate::core::token::{Freshness, TokenKey, wait};
 
 /// Namespaces named in a status at most; all are counted.
@@ -32,16 +32,21 @@ pub struct Served {
     failed: BTreeMap<String, Problem>,
     /// Are going away.
     pub terminating: BTreeSet<String>,
-    /// Why tokens couldn't be renewed, and when that is tried again.
-    failures: Vec<(AwsError, Timestamp)>,
+    /// What asking for tokens gave, as far as it was asked.
+    tokens: BTreeMap<TokenKey, Lookup>,
     /// Somebody else wrote at the same time.
     pub again_soon: bool,
 }
 
 impl Served {
     /// Nobody yet, with these answers for tokens.
-    pub fn of<'a>(lookups: impl Iterator<Item = &'a Lookup>) -> Self {
-        Self { failures: lookups.filter_map(|lookup| lookup.failure.clone()).collect(), ..Self::default() }
+    pub fn of(tokens: BTreeMap<TokenKey, Lookup>) -> Self {
+        Self { tokens, ..Self::default() }
+    }
+
+    /// Why tokens couldn't be renewed, and when that is tried again.
+    fn failures(&self) -> impl Iterator<Item = &(AwsError, Timestamp)> {
+        self.tokens.values().filter_map(|lookup| lookup.failure.as_ref())
     }
 
     /// A namespace that isn't served.
@@ -108,7 +113,9 @@ pub(super) async fn report<K: PullSecret>(
 
 /// Pure: what the namespaces and tokens add up to.
 fn verdict(desired: &Desired, served: &Served, now: Timestamp) -> (Verdict, Option<Problem>) {
-    let tokens = served.failures.first().map(|(error, _)| error.problem("*"));
+    let failures: Vec<_> =
+        served.failures().map(|(error, _)| error.problem("*")).chain(desired.failures.clone()).collect();
+    let tokens = gather(&failures);
     let until = served
         .first_to_end()
         .map(|marks| format!("; the last token works until {}", marks.life.expires_at))
@@ -132,7 +139,7 @@ fn verdict(desired: &Desired, served: &Served, now: Timestamp) -> (Verdict, Opti
         (_, None) => {}
     }
     if let Some((namespace, problem)) = served.failed.first_key_value() {
-        if desired.namespaces() == 1 {
+        if desired.allowed.len() == 1 {
             return hold(problem.clone(), false);
         }
         let lead = Problem::new(
@@ -140,7 +147,7 @@ fn verdict(desired: &Desired, served: &Served, now: Timestamp) -> (Verdict, Opti
             format!(
                 "{} of {} namespaces aren't served; {namespace}: {problem}",
                 served.failed.len(),
-                desired.namespaces()
+                desired.allowed.len()
             ),
         );
         return hold(lead, false);
@@ -149,7 +156,7 @@ fn verdict(desired: &Desired, served: &Served, now: Timestamp) -> (Verdict, Opti
         let message = format!(
             "no `allow` rule of the registry lets {} have a token; add one with `pull`",
             if desired.denied.len() == 1 {
-                format!("namespace {}", desired.denied[0])
+                format!("namespace {}", desired.denied.first().map_or("", String::as_str))
             } else {
                 "any of the selected namespaces".to_owned()
             }
@@ -165,7 +172,7 @@ fn verdict(desired: &Desired, served: &Served, now: Timestamp) -> (Verdict, Opti
         Verdict::ready(format!(
             "{} of {} Secrets hold a valid token{denied}",
             served.ready.len(),
-            desired.namespaces()
+            desired.allowed.len()
         )),
         None,
     )
@@ -187,20 +194,20 @@ fn status<K: PullSecret>(object: &K, old: &PullSecretStatus, desired: &Desired, 
     let count = |number: usize| i64::try_from(number).unwrap_or(i64::MAX);
     PullSecretStatus {
         secret_name: Some(desired.name.clone()),
-        secrets: Some(format!("{}/{}", served.ready.len(), desired.namespaces())),
+        secrets: Some(format!("{}/{}", served.ready.len(), desired.allowed.len())),
         expires_at: first.map(|marks| in_seconds(marks.life.expires_at).into()),
         refresh_at: served.ready.values().map(|marks| marks.refresh_at).min().map(|at| in_seconds(at).into()),
         last_refreshed_at: first.map(|marks| in_seconds(marks.life.issued_at).into()),
         registries: desired.logins.iter().map(|login| registry(login, old, desired, served)).collect(),
         namespaces: Some(NamespaceCounts {
-            desired: count(desired.namespaces()),
+            desired: count(desired.allowed.len()),
             ready: count(served.ready.len()),
             denied: count(desired.denied.len()),
             failed: failed
                 .map(|(name, problem)| FailedNamespace { name: name.clone(), reason: problem.to_string() })
                 .collect(),
         }),
-        last_handled_reconcile_at: if served.failures.is_empty() {
+        last_handled_reconcile_at: if served.failures().next().is_none() && served.failed.is_empty() {
             object.annotations().get(RECONCILE_AT).cloned()
         } else {
             old.last_handled_reconcile_at.clone()
@@ -210,22 +217,30 @@ fn status<K: PullSecret>(object: &K, old: &PullSecretStatus, desired: &Desired, 
     }
 }
 
-fn registry(login: &Login, _old: &PullSecretStatus, desired: &Desired, served: &Served) -> RegistryStatus {
-    let TokenKey { region, .. } = &login.token;
-    let error = served.failures.first().map(|(error, _)| format!("{error} (Region {region})"));
+fn registry(login: &Login, old: &PullSecretStatus, desired: &Desired, served: &Served) -> RegistryStatus {
+    let lookup = served.tokens.get(&login.token);
+    let before = old.registries.iter().find(|registry| registry.host == login.host);
+    let token = lookup.and_then(|lookup| lookup.token.as_ref());
+    let expires_at = match token {
+        Some(token) => Some(in_seconds(token.life.expires_at).into()),
+        None => before.and_then(|before| before.expires_at.clone()),
+    };
     RegistryStatus {
         host: login.host.clone(),
         caller_arn: desired.caller(login).map(str::to_owned),
-        expires_at: served.first_to_end().map(|marks| in_seconds(marks.life.expires_at).into()),
-        error,
+        expires_at,
+        error: lookup.and_then(|lookup| lookup.failure.as_ref()).map(|(error, _)| error.to_string()),
     }
 }
 
 /// The next moment at which something is due.
 fn soonest(served: &Served, retry: Option<Duration>, now: Timestamp) -> Duration {
     let renewals = served.ready.values().map(|marks| marks.refresh_at);
-    let turns = served.first_to_end().into_iter().flat_map(|marks| [marks.life.stale_at(), marks.life.expires_at]);
-    let retries = served.failures.iter().map(|(_, at)| *at);
+    let turns = served
+        .first_to_end()
+        .into_iter()
+        .flat_map(|marks| [marks.life.stale_at(), marks.life.dies_soon_at(), marks.life.expires_at]);
+    let retries = served.failures().map(|(_, at)| *at);
     // A little late rather than a little early: the token is due at that moment, not before.
     let due = renewals
         .chain(turns)

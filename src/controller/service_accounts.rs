@@ -1,27 +1,40 @@
 //! The ServiceAccounts of a pull secret's namespaces: our name in their `imagePullSecrets` where it is wanted, and gone
 //! where it no longer is.
 
-use kube::ResourceExt;
+use k8s_openapi::api::core::v1::ServiceAccount;
+use kube::api::ListParams;
+use kube::{Api, ResourceExt};
 
+use crate::api::FINALIZER;
 use crate::cluster::{ServiceAccounts, Wish, is_conflict, is_marked, is_not_found, words};
 use crate::controller::context::Context;
+use crate::controller::pull_secret::Desired;
 use crate::controller::pull_secret_kind::PullSecret;
 use crate::controller::pull_secret_status::Served;
 use crate::core::reason::Reason;
 
 /// Adds the name where its Secret is there, and takes it out where this object once added it and no longer wants it.
-pub(super) async fn bring_about<K: PullSecret>(object: &K, context: &Context, secret: &str, served: &mut Served) {
+pub(super) async fn bring_about<K: PullSecret>(object: &K, context: &Context, desired: &Desired, served: &mut Served) {
     let names = object.common().service_accounts.clone().unwrap_or_default();
-    let uid = object.uid().unwrap_or_default();
+    let owner = object.owner();
+    let had_some = object.finalizers().iter().any(|name| name == FINALIZER);
+    if names.is_empty() && !had_some {
+        return;
+    }
     let wanted = |account: &str| names.iter().any(|name| name == "*" || name == account);
+    let concerns =
+        |account: &ServiceAccount| owner.namespace.is_none() || account.metadata.namespace == owner.namespace;
     let writer = ServiceAccounts::new(context.client.clone());
-    for account in context.stores.service_accounts.state() {
+    for account in context.stores.service_accounts.state_filter(concerns) {
         let namespace = account.namespace().unwrap_or_default();
-        let in_use = wanted(&account.name_any()) && served.ready.contains_key(&namespace);
-        if !in_use && (!is_marked(&account, &uid) || served.is_held_up(&namespace)) {
+        if desired.is_frozen(&namespace) {
             continue;
         }
-        let wish = Wish { owner_uid: &uid, secret: in_use.then_some(secret) };
+        let in_use = wanted(&account.name_any()) && served.ready.contains_key(&namespace);
+        if !in_use && (!is_marked(&account, &owner.uid) || served.is_held_up(&namespace)) {
+            continue;
+        }
+        let wish = Wish { owner_uid: &owner.uid, secret: in_use.then_some(desired.name.as_str()) };
         match writer.apply(&account, &wish).await {
             Ok(_) => {}
             Err(error) if is_not_found(&error) => {}
@@ -35,19 +48,31 @@ pub(super) async fn bring_about<K: PullSecret>(object: &K, context: &Context, se
     }
 }
 
-/// Takes the name out wherever this object added it.
+/// Takes the name out wherever this object added it: as the API server has it now, since the cache may lag behind what was
+/// written a moment ago.
 ///
 /// # Errors
 /// Where the API server refuses: the finalizer stays until it is done.
 pub(super) async fn set_back<K: PullSecret>(object: &K, context: &Context) -> Result<(), kube::Error> {
-    let uid = object.uid().unwrap_or_default();
+    let owner = object.owner();
     let writer = ServiceAccounts::new(context.client.clone());
-    for account in context.stores.service_accounts.state_filter(|account| is_marked(account, &uid)) {
-        match writer.apply(&account, &Wish { owner_uid: &uid, secret: None }).await {
-            Ok(_) => {}
-            Err(error) if is_not_found(&error) => {}
-            Err(error) => return Err(error),
+    let api: Api<ServiceAccount> = match &owner.namespace {
+        Some(namespace) => Api::namespaced(context.client.clone(), namespace),
+        None => Api::all(context.client.clone()),
+    };
+    let mut page = ListParams::default().limit(500);
+    loop {
+        let accounts = api.list(&page).await?;
+        for account in accounts.items.iter().filter(|account| is_marked(account, &owner.uid)) {
+            match writer.apply(account, &Wish { owner_uid: &owner.uid, secret: None }).await {
+                Ok(_) => {}
+                Err(error) if is_not_found(&error) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        match accounts.metadata.continue_.filter(|token| !token.is_empty()) {
+            Some(token) => page = page.continue_token(&token),
+            None => return Ok(()),
         }
     }
-    Ok(())
 }

@@ -1,10 +1,11 @@
 //! Starts everything: the watches, their stores, the three queues, and waits for the end.
 
 use std::fmt::Debug;
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures::StreamExt;
+use futures::{FutureExt, StreamExt};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Namespace, Secret as KubeSecret, ServiceAccount};
 use kube::core::{DeserializeGuard, PartialObjectMeta};
@@ -16,15 +17,18 @@ use serde::de::DeserializeOwned;
 use tokio::sync::{broadcast, mpsc};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
+use tracing::Instrument;
 
 use crate::api::{ClusterEcrPullSecret, EcrPullSecret, EcrRegistry, EcrRepository, OWNER_UID};
 use crate::aws::{SessionOptions, Snapshots, Tokens};
-use crate::cluster::{AccessKeys, Change, Events, Relevant, Statuses, watch};
+use crate::cluster::{AccessKeys, Change, Events, Gone, Relevant, Statuses, watch};
 use crate::controller::checks::Checks;
-use crate::controller::context::{Attempts, Changes, Context, RegistryChange, Stores};
+use crate::controller::context::{Attempts, Changes, Context, RegistryChange, Renewals, Stores};
 use crate::controller::registries::Registries;
 use crate::controller::triggers::{Dependants, Triggers, ask};
 use crate::controller::{pull_secret, registry, repository};
+use crate::core::backoff::OBJECT;
+use crate::core::pull_secret::prune;
 use crate::metrics::Metrics;
 use crate::server::Health;
 
@@ -32,6 +36,9 @@ use crate::server::Health;
 const CONCURRENCY: u16 = 16;
 /// After an error of the API server, which the client has already tried again.
 const AFTER_KUBERNETES_ERROR: Duration = Duration::from_secs(2);
+
+/// For what is under way at the end; the pod has half a minute.
+const DRAIN: Duration = Duration::from_secs(20);
 
 /// What `run` is told on the command line.
 #[derive(Debug, Clone)]
@@ -80,10 +87,11 @@ pub async fn run(
         None => cluster_id(&client).await?,
     };
     tracing::info!(owner_id, namespace = options.namespace, "starting");
-    let mut tasks = JoinSet::new();
+    let (mut tasks, mut workers) = (JoinSet::new(), JoinSet::new());
     let (queues, mut inputs) = queues();
     let (registry_changed, _) = broadcast::channel(1024);
-    let (stores, dependants) = stores(&client, &queues, &registry_changed, &mut tasks);
+    let (gone, deletions) = mpsc::unbounded_channel();
+    let (stores, dependants) = stores(&client, &queues, &registry_changed, &gone, &mut tasks);
     let (key_sender, key_changes) = mpsc::unbounded_channel();
     let keys = AccessKeys::new(client.clone(), &options.namespace, key_sender);
     let context = Arc::new(Context {
@@ -92,6 +100,7 @@ pub async fn run(
         events: Events::new(client.clone(), options.instance),
         statuses: Statuses::default(),
         attempts: Attempts::default(),
+        renewals: Renewals::default(),
         checks: Checks::new(Timestamp::now()),
         snapshots: Snapshots::default(),
         repositories: queues.repositories.clone(),
@@ -103,6 +112,7 @@ pub async fn run(
         metrics: metrics.clone(),
     });
 
+    tasks.spawn(forget(deletions, context.clone()));
     tasks.spawn(relay_registries(registry_changed.subscribe(), dependants));
     tasks.spawn(relay_keys(key_changes, stores.registries.clone(), queues.registries.clone()));
     let all_read = tokio::select! {
@@ -114,28 +124,28 @@ pub async fn run(
         metrics.ready();
         tracing::info!("all objects read, working");
         let stopped = || stop.clone().cancelled_owned();
-        tasks.spawn(drive(
+        workers.spawn(drive(
             stores.registries,
             inputs.registries.take(),
             registry::reconcile,
             context.clone(),
             stopped(),
         ));
-        tasks.spawn(drive(
+        workers.spawn(drive(
             stores.repositories,
             inputs.repositories.take(),
             repository::reconcile,
             context.clone(),
             stopped(),
         ));
-        tasks.spawn(drive(
+        workers.spawn(drive(
             stores.pull_secrets,
             inputs.pull_secrets.take(),
             pull_secret::reconcile,
             context.clone(),
             stopped(),
         ));
-        tasks.spawn(drive(
+        workers.spawn(drive(
             stores.cluster_pull_secrets,
             inputs.cluster_pull_secrets.take(),
             pull_secret::reconcile,
@@ -146,29 +156,19 @@ pub async fn run(
     let ended = tokio::select! {
         () = stop.cancelled() => None,
         ended = tasks.join_next() => ended,
+        Some(ended) = workers.join_next() => Some(ended),
     };
     match ended {
         None => {
             // Let what is under way come to its end; nothing new is begun.
             health.stopping();
-            let _ = tokio::time::timeout(Duration::from_secs(20), drained(&mut tasks)).await;
+            let _ = tokio::time::timeout(DRAIN, async { while workers.join_next().await.is_some() {} }).await;
             Ok(())
         }
         Some(Ok(what)) => Err(RunError::Ended(what)),
         Some(Err(_)) => Err(RunError::Ended("task, by a panic,")),
     }
 }
-
-async fn drained(tasks: &mut JoinSet<&'static str>) {
-    while let Some(ended) = tasks.join_next().await {
-        if ended.is_ok_and(|what| what == QUEUE) && tasks.len() <= WATCHES_AND_RELAYS {
-            return;
-        }
-    }
-}
-
-const QUEUE: &str = "queue";
-const WATCHES_AND_RELAYS: usize = 9;
 
 /// An installation is known in AWS by the cluster it runs in, which no user has to name.
 async fn cluster_id(client: &Client) -> Result<String, RunError> {
@@ -202,7 +202,7 @@ fn queues() -> (Triggers, Inputs) {
 async fn drive<K, Work>(
     store: Store<K>,
     input: Input<K>,
-    reconcile: impl FnMut(Arc<K>, Arc<Context>) -> Work + Send + 'static,
+    mut reconcile: impl FnMut(Arc<K>, Arc<Context>) -> Work + Send + 'static,
     context: Arc<Context>,
     stop: impl Future<Output = ()> + Send + Sync + 'static,
 ) -> &'static str
@@ -223,10 +223,26 @@ where
         .with_config(Config::default().concurrency(CONCURRENCY))
         .reconcile_on(asked)
         .graceful_shutdown_on(stop)
-        .run(reconcile, retry, context)
+        .run(
+            move |object, context| guarded(object.clone(), context.clone(), reconcile(object, context)),
+            retry,
+            context,
+        )
         .for_each(|_| std::future::ready(()))
         .await;
-    QUEUE
+    "queue"
+}
+
+/// What is kept in memory of an object goes with it, whether it had a finalizer or not.
+async fn forget(mut deletions: mpsc::UnboundedReceiver<(String, Gone)>, context: Arc<Context>) -> &'static str {
+    while let Some((kind, gone)) = deletions.recv().await {
+        context.attempts.reset(&gone.uid);
+        context.statuses.forget(&gone.uid);
+        context.checks.forget(&gone.uid);
+        context.renewals.forget(&gone.uid);
+        context.metrics.pull_secret_gone(&kind, &gone.namespace, &gone.name);
+    }
+    "watch for deletions"
 }
 
 async fn relay_registries(mut changes: broadcast::Receiver<RegistryChange>, dependants: Dependants) -> &'static str {
@@ -265,16 +281,21 @@ fn stores(
     client: &Client,
     queues: &Triggers,
     registry_changed: &broadcast::Sender<RegistryChange>,
+    gone: &mpsc::UnboundedSender<(String, Gone)>,
     tasks: &mut JoinSet<&'static str>,
 ) -> (Stores, Dependants) {
     let all = watcher::Config::default;
-    let gone = registry_changed.clone();
-    let registries = own(client, &queues.registries, tasks, move |object: &EcrRegistry| {
-        drop(gone.send(RegistryChange { name: object.name_any(), first: false }))
+    let changed = registry_changed.clone();
+    let registries = own::<EcrRegistry>(client, &queues.registries, tasks, move |_, registry| {
+        drop(changed.send(RegistryChange { name: registry.name, first: false }));
     });
-    let repositories = own(client, &queues.repositories, tasks, |_: &EcrRepository| {});
-    let pull_secrets = own(client, &queues.pull_secrets, tasks, |_: &EcrPullSecret| {});
-    let cluster_pull_secrets = own(client, &queues.cluster_pull_secrets, tasks, |_: &ClusterEcrPullSecret| {});
+    let forget = |gone: &mpsc::UnboundedSender<(String, Gone)>| {
+        let gone = gone.clone();
+        move |kind: String, object: Gone| drop(gone.send((kind, object)))
+    };
+    let repositories = own::<EcrRepository>(client, &queues.repositories, tasks, forget(gone));
+    let pull_secrets = own::<EcrPullSecret>(client, &queues.pull_secrets, tasks, forget(gone));
+    let cluster_pull_secrets = own::<ClusterEcrPullSecret>(client, &queues.cluster_pull_secrets, tasks, forget(gone));
     let dependants = Dependants {
         triggers: queues.clone(),
         repositories: repositories.clone(),
@@ -292,11 +313,11 @@ fn stores(
 
     let ask = dependants.clone();
     let api: Api<DeserializeGuard<PartialObjectMeta<KubeSecret>>> = Api::all(client.clone());
-    // Here managedFields are what is read: they tell who wrote the data, which itself is never read.
+    // managedFields tell who wrote the data, which itself is never read.
     let (secrets, task) = watch(
         api,
         all().labels(OWNER_UID),
-        |_| {},
+        |secret| prune(&mut secret.metadata),
         move |change| match change {
             Change::Seen(secret) | Change::Gone(secret) => ask.of_secret(secret),
             Change::Relisted => ask.all_pull_secrets(),
@@ -323,7 +344,7 @@ fn own<K>(
     client: &Client,
     queue: &mpsc::UnboundedSender<ObjectRef<K>>,
     tasks: &mut JoinSet<&'static str>,
-    gone: impl Fn(&K) + Send + 'static,
+    gone: impl Fn(String, Gone) + Send + 'static,
 ) -> Store<K>
 where
     K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + Sync + 'static,
@@ -332,24 +353,39 @@ where
     let mut relevant = Relevant::default();
     let (handle, slot) = (queue.clone(), Arc::new(std::sync::OnceLock::<Store<K>>::new()));
     let known = slot.clone();
+    let kind = || <K as Resource>::kind(&()).into_owned();
     let (store, task) = watch(api, watcher::Config::default(), drop_managed_fields, move |change| match change {
         Change::Seen(object) => {
             if relevant.is_new(object) {
                 ask(&handle, [object]);
             }
         }
-        Change::Gone(object) => {
-            relevant.forget(object);
-            gone(object);
-        }
+        Change::Gone(object) => gone(kind(), relevant.forget(object)),
         Change::Relisted => {
             let objects = known.get().map(Store::state).unwrap_or_default();
+            relevant.missing(&objects).into_iter().for_each(|object| gone(kind(), object));
             ask(&handle, objects.into_iter().filter(|object| relevant.is_new(&**object)));
         }
     });
     let _ = slot.set(store.clone());
     tasks.spawn(named(task, "watch of our own objects"));
     store
+}
+
+/// A panic in one pass is that object's trouble, told and tried again; the process goes on.
+async fn guarded<K: Resource<DynamicType = ()>>(
+    object: Arc<K>,
+    context: Arc<Context>,
+    pass: impl Future<Output = Result<Action, kube::Error>>,
+) -> Result<Action, kube::Error> {
+    let uid = object.meta().uid.clone().unwrap_or_default();
+    let span = tracing::info_span!("pass", kind = %K::kind(&()), namespace = object.meta().namespace, name = object.meta().name);
+    let caught = AssertUnwindSafe(pass.instrument(span)).catch_unwind().await;
+    caught.unwrap_or_else(|_| {
+        tracing::error!(kind = %K::kind(&()), name = object.name_any(), "a pass panicked; this is a bug in the operator");
+        context.metrics.panicked();
+        Ok(Action::requeue(OBJECT.after(context.attempts.failed(&uid), &uid)))
+    })
 }
 
 async fn named(task: impl Future<Output = ()>, name: &'static str) -> &'static str {

@@ -6,7 +6,7 @@ mod seen;
 
 pub use contents::{ContentError, docker_config};
 pub use logins::{Login, Offer, Request, logins};
-pub use seen::{Marks, Seen};
+pub use seen::{Marks, SecretOwner, Seen, prune, writes_data};
 
 /// The field manager of everything this operator applies.
 pub const MANAGER: &str = "ecr-operator";

@@ -1,32 +1,56 @@
 //! A pull secret as its metadata tells it: the Secret's data is never read, so what was written is marked beside it.
 
 use std::collections::BTreeMap;
+use std::fmt;
 
 use jiff::Timestamp;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ManagedFieldsEntry, ObjectMeta};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{FieldsV1, ManagedFieldsEntry, ObjectMeta};
+use serde_json::json;
 
-use crate::api::OWNER_UID;
+use crate::api::{EXPIRES_AT, OWNER_KIND, OWNER_NAME, OWNER_NAMESPACE, OWNER_UID};
 use crate::core::pull_secret::secret_manager;
 use crate::core::token::Life;
 
 const ISSUED_AT: &str = "ecr-operator.dev/issued-at";
-const EXPIRES_AT: &str = "ecr-operator.dev/expires-at";
 const REFRESH_AT: &str = "ecr-operator.dev/refresh-at";
 const CONTENT: &str = "ecr-operator.dev/content";
-const OWNER: &str = "ecr-operator.dev/owner";
+const TOKENS: &str = "ecr-operator.dev/tokens";
+
+/// The pull secret that a Secret belongs to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SecretOwner {
+    /// `EcrPullSecret` or `ClusterEcrPullSecret`.
+    pub kind: String,
+    /// Absent where it is cluster-scoped.
+    pub namespace: Option<String>,
+    /// Its name.
+    pub name: String,
+    /// Its UID.
+    pub uid: String,
+}
+
+impl fmt::Display for SecretOwner {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { kind, name, .. } = self;
+        match &self.namespace {
+            Some(namespace) => write!(f, "{kind} {namespace}/{name}"),
+            None => write!(f, "{kind} {name}"),
+        }
+    }
+}
 
 /// What is noted on a Secret when it is written.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Marks {
-    /// UID of the pull secret it belongs to.
-    pub owner_uid: String,
-    /// `Kind/namespace/name` or `Kind/name`, for people.
-    pub owner: String,
+    /// Whose it is.
+    pub owner: SecretOwner,
     /// A fingerprint of everything but the tokens: hosts, identities, template.
     pub content: String,
+    /// A fingerprint of when its tokens were issued and end, host by host.
+    pub tokens: String,
     /// The life of the token in it that ends first.
     pub life: Life,
-    /// When that token is to be renewed.
+    /// When the first of its tokens is to be renewed.
     pub refresh_at: Timestamp,
 }
 
@@ -34,14 +58,18 @@ impl Marks {
     /// As annotations.
     #[must_use]
     pub fn annotations(&self) -> BTreeMap<String, String> {
+        let namespace = self.owner.namespace.clone().map(|namespace| (OWNER_NAMESPACE, namespace));
         [
-            (OWNER, self.owner.clone()),
+            (OWNER_KIND, self.owner.kind.clone()),
+            (OWNER_NAME, self.owner.name.clone()),
             (CONTENT, self.content.clone()),
+            (TOKENS, self.tokens.clone()),
             (ISSUED_AT, self.life.issued_at.to_string()),
             (EXPIRES_AT, self.life.expires_at.to_string()),
             (REFRESH_AT, self.refresh_at.to_string()),
         ]
         .into_iter()
+        .chain(namespace)
         .map(|(key, value)| (key.to_owned(), value))
         .collect()
     }
@@ -53,21 +81,26 @@ impl Marks {
         let text = |key: &str| annotations.get(key).cloned();
         let time = |key: &str| text(key)?.parse::<Timestamp>().ok();
         Some(Self {
-            owner_uid: meta.labels.as_ref()?.get(OWNER_UID)?.clone(),
-            owner: text(OWNER)?,
+            owner: SecretOwner {
+                kind: text(OWNER_KIND)?,
+                namespace: text(OWNER_NAMESPACE),
+                name: text(OWNER_NAME)?,
+                uid: meta.labels.as_ref()?.get(OWNER_UID)?.clone(),
+            },
             content: text(CONTENT)?,
+            tokens: text(TOKENS)?,
             life: Life { issued_at: time(ISSUED_AT)?, expires_at: time(EXPIRES_AT)? },
             refresh_at: time(REFRESH_AT)?,
         })
     }
 }
 
-/// A Secret that bears our label.
+/// A Secret that the operator wrote.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Seen {
     /// The Secret's own UID.
     pub uid: String,
-    /// The label, whatever became of the other marks.
+    /// UID of the pull secret that it was written for.
     pub owner_uid: String,
     /// The marks, if they are whole.
     pub marks: Option<Marks>,
@@ -76,18 +109,26 @@ pub struct Seen {
 }
 
 impl Seen {
-    /// Reads it off the metadata, `managedFields` included.
+    /// Reads it off the metadata, `managedFields` included. `None` where the label says that it is ours and the API server
+    /// doesn't: a copy, made by somebody else.
     #[must_use]
     pub fn read(meta: &ObjectMeta) -> Option<Self> {
         let owner_uid = meta.labels.as_ref()?.get(OWNER_UID)?.clone();
-        let intact = is_intact(meta.managed_fields.as_deref().unwrap_or_default(), &secret_manager(&owner_uid));
-        Some(Self { uid: meta.uid.clone()?, marks: Marks::read(meta), intact, owner_uid })
+        let fields = meta.managed_fields.as_deref().unwrap_or_default();
+        let manager = secret_manager(&owner_uid);
+        fields.iter().any(|entry| is_by(entry, &manager)).then_some(())?;
+        Some(Self { uid: meta.uid.clone()?, marks: Marks::read(meta), intact: is_intact(fields, &manager), owner_uid })
     }
 
-    /// Whether it needs neither a new token nor repair at `now`.
+    /// Whether it needs neither new tokens nor repair at `now`, and its tokens were issued at `since` or later.
     #[must_use]
-    pub fn is_good(&self, content: &str, now: Timestamp) -> bool {
-        self.intact && self.marks.as_ref().is_some_and(|marks| marks.content == content && marks.refresh_at > now)
+    pub fn is_good(&self, content: &str, now: Timestamp, since: Option<Timestamp>) -> bool {
+        let is_good = |marks: &Marks| {
+            marks.content == content
+                && marks.refresh_at > now
+                && since.is_none_or(|since| marks.life.issued_at >= since)
+        };
+        self.intact && self.marks.as_ref().is_some_and(is_good)
     }
 
     /// Whether writing `marks` would change nothing.
@@ -97,28 +138,47 @@ impl Seen {
     }
 }
 
+/// Leaves of `managedFields` what [`Seen::read`] looks for: they are larger than all the rest of the metadata.
+pub fn prune(meta: &mut ObjectMeta) {
+    let Some(seen) = Seen::read(meta) else {
+        meta.managed_fields = None;
+        return;
+    };
+    let data = || Some(FieldsV1(json!({"f:data": {}})));
+    let entry = |manager: String, fields_v1| ManagedFieldsEntry {
+        manager: Some(manager),
+        operation: Some("Apply".to_owned()),
+        fields_v1,
+        ..ManagedFieldsEntry::default()
+    };
+    let ours = entry(secret_manager(&seen.owner_uid), if seen.intact { data() } else { None });
+    meta.managed_fields = Some(vec![ours]);
+}
+
+fn is_by(entry: &ManagedFieldsEntry, manager: &str) -> bool {
+    entry.manager.as_deref() == Some(manager) && entry.operation.as_deref() == Some("Apply")
+}
+
+/// Whether the entry's manager wrote a Secret's data.
+#[must_use]
+pub fn writes_data(entry: &ManagedFieldsEntry) -> bool {
+    entry.fields_v1.as_ref().is_some_and(|fields| fields.0.get("f:data").is_some())
+}
+
 /// The API server notes who wrote which field last. Data is still ours alone if our apply lists it and nobody else does;
 /// an edit of a single byte moves it to the editor. So do edits of our annotations.
 fn is_intact(fields: &[ManagedFieldsEntry], manager: &str) -> bool {
-    let ours = |entry: &&ManagedFieldsEntry| {
-        entry.manager.as_deref() == Some(manager) && entry.operation.as_deref() == Some("Apply")
-    };
-    let writes_data =
-        |entry: &ManagedFieldsEntry| entry.fields_v1.as_ref().is_some_and(|fields| fields.0.get("f:data").is_some());
     let writes_marks = |entry: &ManagedFieldsEntry| {
         let annotations = entry.fields_v1.as_ref().and_then(|fields| fields.0.pointer("/f:metadata/f:annotations"));
-        annotations
-            .and_then(serde_json::Value::as_object)
-            .is_some_and(|keys| keys.keys().any(|key| key.starts_with("f:ecr-operator.dev/")))
+        let keys = annotations.and_then(serde_json::Value::as_object);
+        keys.is_some_and(|keys| keys.keys().any(|key| key.starts_with("f:ecr-operator.dev/")))
     };
-    fields.iter().any(|entry| ours(&entry) && writes_data(entry))
-        && !fields.iter().any(|entry| !ours(&entry) && (writes_data(entry) || writes_marks(entry)))
+    fields.iter().any(|entry| is_by(entry, manager) && writes_data(entry))
+        && !fields.iter().any(|entry| !is_by(entry, manager) && (writes_data(entry) || writes_marks(entry)))
 }
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
-
     use super::*;
 
     fn at(second: i64) -> Timestamp {
@@ -127,9 +187,14 @@ mod tests {
 
     fn marks() -> Marks {
         Marks {
-            owner_uid: "u".into(),
-            owner: "EcrPullSecret/a/b".into(),
+            owner: SecretOwner {
+                kind: "EcrPullSecret".into(),
+                namespace: Some("a".into()),
+                name: "b".into(),
+                uid: "u".into(),
+            },
             content: "c".into(),
+            tokens: "t".into(),
             life: Life { issued_at: at(0), expires_at: at(100) },
             refresh_at: at(45),
         }
@@ -159,9 +224,11 @@ mod tests {
         let seen = Seen::read(&written(&[(MANAGER, "Apply", data())])).unwrap();
         assert!(seen.intact);
         assert!(seen.holds(&marks()));
-        assert!(seen.is_good("c", at(44)));
-        assert!(!seen.is_good("c", at(45)), "due");
-        assert!(!seen.is_good("other hosts", at(44)));
+        assert!(seen.is_good("c", at(44), None));
+        assert!(!seen.is_good("c", at(45), None), "due");
+        assert!(!seen.is_good("other hosts", at(44), None));
+        assert!(!seen.is_good("c", at(44), Some(at(1))), "newer ones are wished for");
+        assert!(!seen.holds(&Marks { tokens: "other".into(), ..marks() }), "one of several tokens was renewed");
     }
 
     #[test]
@@ -175,9 +242,21 @@ mod tests {
             (vec![(MANAGER, "Apply", json!({})), ("kubectl-edit", "Update", data())], false),
             (vec![ours.clone(), ("other", "Apply", data())], false),
             (vec![ours, (MANAGER, "Update", data())], false),
-            (vec![], false),
         ] {
-            assert_eq!(Seen::read(&written(&others)).unwrap().intact, intact, "{others:?}");
+            let mut meta = written(&others);
+            assert_eq!(Seen::read(&meta).unwrap().intact, intact, "{others:?}");
+            prune(&mut meta);
+            assert_eq!(Seen::read(&meta).unwrap().intact, intact, "pruned: {others:?}");
+        }
+    }
+
+    #[test]
+    fn a_copy_that_somebody_made_is_not_ours_whatever_its_label_says() {
+        for others in [vec![], vec![("kubectl", "Update", data())], vec![("ecr-operator/another", "Apply", data())]] {
+            let mut meta = written(&others);
+            assert_eq!(Seen::read(&meta), None);
+            prune(&mut meta);
+            assert_eq!(Seen::read(&meta), None);
         }
     }
 }
