@@ -117,17 +117,12 @@ mod tests {
         Timestamp::from_second(second).unwrap()
     }
 
-    fn fresh(now: i64) -> Result<(Secret, Life), AwsError> {
-        Ok((Secret::new("QVdTOnRva2Vu".into()), Life::of(at(now), Some(at(now + 1000))).unwrap()))
+    fn fresh(now: i64) -> (Secret, Life) {
+        (Secret::new("QVdTOnRva2Vu".into()), Life::of(at(now), Some(at(now + 1000))).unwrap())
     }
 
-    fn down() -> Result<(Secret, Life), AwsError> {
-        Err(AwsError {
-            call: "ecr:GetAuthorizationToken",
-            kind: Kind::Transient,
-            code: "x".into(),
-            message: "y".into(),
-        })
+    fn down() -> AwsError {
+        AwsError { call: "ecr:GetAuthorizationToken", kind: Kind::Transient, code: "x".into(), message: "y".into() }
     }
 
     #[tokio::test]
@@ -144,7 +139,7 @@ mod tests {
                         || async move {
                             calls.fetch_add(1, Ordering::SeqCst);
                             tokio::task::yield_now().await;
-                            fresh(0)
+                            Ok(fresh(0))
                         },
                     )
                     .await
@@ -159,24 +154,24 @@ mod tests {
     #[tokio::test]
     async fn a_young_token_is_kept_and_a_due_one_is_renewed() {
         let tokens = Tokens::new("o".into());
-        let first = tokens.get(&key(), || at(0), || async { fresh(0) }).await.token.unwrap();
+        let first = tokens.get(&key(), || at(0), || async { Ok(fresh(0)) }).await.token.unwrap();
         let again = tokens.get(&key(), || at(399), || async { unreachable!("it is young") }).await.token.unwrap();
         assert!(Arc::ptr_eq(&first, &again));
-        let next = tokens.get(&key(), || at(501), || async { fresh(501) }).await.token.unwrap();
+        let next = tokens.get(&key(), || at(501), || async { Ok(fresh(501)) }).await.token.unwrap();
         assert!(!Arc::ptr_eq(&first, &next));
     }
 
     #[tokio::test]
     async fn a_failure_keeps_the_old_token_and_backs_off() {
         let tokens = Tokens::new("o".into());
-        tokens.get(&key(), || at(0), || async { fresh(0) }).await;
-        let failed = tokens.get(&key(), || at(600), || async { down() }).await;
+        tokens.get(&key(), || at(0), || async { Ok(fresh(0)) }).await;
+        let failed = tokens.get(&key(), || at(600), || async { Err(down()) }).await;
         assert!(failed.token.is_some());
         let until = failed.failure.unwrap().1;
         assert!(until > at(600) && until <= at(605));
         let waiting = tokens.get(&key(), || at(601), || async { unreachable!("backing off") }).await;
         assert!(waiting.failure.is_some());
-        let back = tokens.get(&key(), || at(606), || async { fresh(606) }).await;
+        let back = tokens.get(&key(), || at(606), || async { Ok(fresh(606)) }).await;
         assert!(back.failure.is_none());
         assert_eq!(back.token.unwrap().life.issued_at, at(606));
     }
@@ -184,11 +179,11 @@ mod tests {
     #[tokio::test]
     async fn a_token_can_be_asked_to_be_new() {
         let tokens = Tokens::new("o".into());
-        tokens.get(&key(), || at(0), || async { fresh(0) }).await;
+        tokens.get(&key(), || at(0), || async { Ok(fresh(0)) }).await;
         tokens.expire_before(&key(), at(0)).await;
         tokens.get(&key(), || at(1), || async { unreachable!("issued at that moment") }).await;
         tokens.expire_before(&key(), at(5)).await;
-        let new = tokens.get(&key(), || at(5), || async { fresh(5) }).await;
+        let new = tokens.get(&key(), || at(5), || async { Ok(fresh(5)) }).await;
         assert_eq!(new.token.unwrap().life.issued_at, at(5));
     }
 }

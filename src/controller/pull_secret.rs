@@ -129,9 +129,9 @@ async fn desired<K: PullSecret>(object: &K, context: &Context) -> Result<Desired
         let TokenKey { identity, region, .. } = &login.token;
         format!("{} {identity} {region}", login.host)
     });
-    let content = fingerprint(&[&name, &described.collect::<Vec<_>>().join(","), &template]);
+    let shape = fingerprint(&[&name, &described.collect::<Vec<_>>().join(","), &template]);
     let Rights { allowed, denied, cleared } = rights;
-    Ok(Desired { name, logins, content, minters, failures, allowed, denied, cleared })
+    Ok(Desired { name, logins, content: shape, minters, failures, allowed, denied, cleared })
 }
 
 async fn offered(entry: &RegistryEntry, context: &Context) -> Result<(Registry, Offer, String), Problem> {

@@ -61,7 +61,7 @@ pub async fn reconcile(object: Arc<EcrRepository>, context: Arc<Context>) -> Res
     if is_suspended(&*object) {
         return report(&object, &context, Report::problem(suspended())).await;
     }
-    match pass(&object, &context).await {
+    match Box::pin(pass(&object, &context)).await {
         Ok(done) => report(&object, &context, with_export(&object, &context, done).await).await,
         Err(Stop::Problem(problem)) => report(&object, &context, Report::problem(problem)).await,
         Err(Stop::Kubernetes(error)) => Err(error),
@@ -90,7 +90,7 @@ async fn pass(object: &EcrRepository, context: &Context) -> Result<Report, Stop>
         Look::None => return Ok(told(object, context, &registry, &desired, &[], &Outcome::nothing(&desired))),
         Look::Create => (Aspect::ALL.to_vec(), Seen::nothing()),
         Look::At(aspects) => {
-            let seen = observe(object, &ecr, &desired, &aspects).await?;
+            let seen = Box::pin(observe(object, &ecr, &desired, &aspects)).await?;
             visible_by_now(object, &desired, seen.observed.as_ref())?;
             (if seen.observed.is_some() { aspects } else { Aspect::ALL.to_vec() }, seen)
         }
@@ -99,7 +99,7 @@ async fn pass(object: &EcrRepository, context: &Context) -> Result<Report, Stop>
     if !exists_already(&outcome) {
         return Ok(told(object, context, &registry, &desired, &aspects, &outcome));
     }
-    let seen = observe(object, &ecr, &desired, &Aspect::ALL).await?;
+    let seen = Box::pin(observe(object, &ecr, &desired, &Aspect::ALL)).await?;
     if seen.observed.is_none() {
         let message = format!("repository {} exists and isn't shown yet", desired.name);
         return Err(Problem::new(Reason::Transient, message).into());

@@ -67,7 +67,7 @@ pub(super) async fn step_through(
     let registry_scans = context.registries.scanning(&registry.name).is_some();
     let guard = Guard { ownership, managed_tags: &status.managed_tags, reclaims, registry_scans };
     let plan = repository::plan(desired, observed.as_ref(), &guard);
-    let mut outcome = Outcome { observed, unseen, stripped, reclaims, ..Outcome::default() };
+    let mut outcome = Outcome { observed, stripped, unseen, reclaims, ..Outcome::default() };
     if plan.blocked.is_none() {
         take(&plan, ecr, desired, &mut outcome).await;
     }

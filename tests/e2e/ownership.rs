@@ -9,7 +9,7 @@ use crate::support::world::{ACCOUNT, REGION, World};
 const OURS: [&str; 4] =
     ["ecr-operator.dev/owner-id", "ecr-operator.dev/namespace", "ecr-operator.dev/name", "ecr-operator.dev/uid"];
 
-async fn strip(world: &World, name: &str) {
+fn strip(world: &World, name: &str) {
     let arn = world.there(name).unwrap().arn;
     world.ecr.behind_the_back(ACCOUNT, REGION, "UntagResource", json!({"resourceArn": arn, "tagKeys": OURS})).unwrap();
 }
@@ -21,7 +21,7 @@ async fn tags_that_somebody_takes_away_are_put_back_three_times_and_then_a_perso
     world.repository_says("app", "True", "Ready").await;
     let api = world.api::<EcrRepository>();
     for round in 1..=3 {
-        strip(&world, "app").await;
+        strip(&world, "app");
         world.ecr.clear_calls();
         let meta = Patch::Merge(json!({"spec": {"tags": {"round": round.to_string()}}}));
         api.patch("app", &PatchParams::default(), &meta).await.unwrap();
@@ -29,7 +29,7 @@ async fn tags_that_somebody_takes_away_are_put_back_three_times_and_then_a_perso
         assert!(OURS.iter().all(|key| world.there("app").unwrap().tags.contains_key(*key)));
         assert_eq!(world.writes(), ["TagResource"]);
     }
-    strip(&world, "app").await;
+    strip(&world, "app");
     world.ecr.clear_calls();
     api.patch("app", &PatchParams::default(), &Patch::Merge(json!({"spec": {"tags": {"round": "4"}}}))).await.unwrap();
     world.repository_says("app", "False", "Contested").await;

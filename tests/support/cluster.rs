@@ -29,6 +29,9 @@ const CLUSTER: &str = r#"trap : INT TERM HUP; "$0" "$1" --dir "$2"; rm -rf "$2""
 /// What starts it.
 pub const SCRIPT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/deploy/local/cluster");
 
+/// So many were started by this process.
+static STARTED: AtomicU32 = AtomicU32::new(0);
+
 /// A control plane, or a whole node.
 pub struct Cluster {
     /// The line that it said when it was ready.
@@ -66,7 +69,6 @@ impl Cluster {
         // Only the first installation counts, and all are the same.
         let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
         // Short: socket files lie below it.
-        static STARTED: AtomicU32 = AtomicU32::new(0);
         let number = STARTED.fetch_add(1, Ordering::Relaxed);
         let directory = std::env::temp_dir().join(format!("ecr-operator-e2e-{}-{number}", std::process::id()));
         let mut process = Command::new("sh")

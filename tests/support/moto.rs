@@ -40,7 +40,7 @@ impl Moto {
                 tokio::time::sleep(Duration::from_millis(50)).await;
             }
         };
-        tokio::time::timeout(Duration::from_secs(60), up).await.expect("moto is up in time");
+        tokio::time::timeout(Duration::from_mins(1), up).await.expect("moto is up in time");
         Some(Self { _process: process, url: format!("http://{address}") })
     }
 

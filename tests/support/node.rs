@@ -9,8 +9,7 @@ use std::time::Duration;
 
 use ecr_operator::aws::{Credentials, Endpoint, Session, SessionOptions, StaticKey};
 use ecr_operator::core::names::Region;
-use ecr_operator::core::token::Secret;
-use jiff::Timestamp;
+use ecr_operator::core::token::{Secret, Service};
 use k8s_openapi::api::core::v1::Pod;
 use kube::api::Api;
 use kube::runtime::wait::await_condition;
@@ -67,7 +66,7 @@ impl Place {
         config.listen = vec![SocketAddr::new(node.cluster.told("host-ip").parse().unwrap(), 0)];
         config.layers = Layers::DockerRegistry { directory: None };
         let host = format!("{}.dkr.ecr.{REGION}.amazonaws.com", config.account);
-        let place = Self { world: World::on(&node.cluster, name, config).await, node, host };
+        let place = Self { world: World::bare(&node.cluster, name, config).await, node, host };
         let directory = node.cluster.directory().to_str().unwrap();
         let mapping = format!("{}={}", place.host, place.world.ecr.registry_url());
         place.run(SCRIPT, &["map-registry", "--dir", directory, &mapping]).await;
@@ -111,7 +110,7 @@ impl Place {
         let endpoint = Endpoint { url: Some(self.world.ecr.url()), ..Endpoint::default() };
         let region = Region::parse(REGION).unwrap();
         let session = Session::new(&Credentials::AccessKey(key), &region, &endpoint, &SessionOptions::default()).await;
-        session.ecr().authorization_token(Timestamp::now()).await.unwrap().0
+        session.token(Service::Private).await.unwrap().0
     }
 
     /// Makes a pull secret by hand.

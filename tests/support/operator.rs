@@ -66,7 +66,7 @@ impl Operator {
                 tokio::time::sleep(Duration::from_millis(20)).await;
             }
         };
-        let in_time = tokio::time::timeout(Duration::from_secs(60), ready).await;
+        let in_time = tokio::time::timeout(Duration::from_mins(1), ready).await;
         assert!(in_time.is_ok(), "the operator isn't ready in time; it logged:\n{}", self.logged());
     }
 

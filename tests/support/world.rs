@@ -61,7 +61,8 @@ impl World {
         Self::bare(Cluster::shared().await, name, config).await
     }
 
-    async fn bare(cluster: &Cluster, name: &str, config: Config) -> Self {
+    /// In a cluster whose operator is taken care of elsewhere, with the registry still to be made.
+    pub async fn bare(cluster: &Cluster, name: &str, config: Config) -> Self {
         let namespace = cluster.namespace(name).await;
         let client = cluster.client().await;
         let access_key = json!({"accessKeyId": config.access_key, "secretAccessKey": config.secret_key});
@@ -156,17 +157,11 @@ impl World {
         K: Resource + Clone + Debug + DeserializeOwned + Serialize + Send + Sync + 'static,
     {
         let reached = await_condition(api.clone(), name, |object: Option<&K>| object.is_some_and(&wanted));
-        match tokio::time::timeout(PATIENCE, reached).await {
-            Ok(found) => found.unwrap().unwrap(),
-            Err(_) => {
-                let object = api.get_opt(name).await.unwrap();
-                panic!(
-                    "{name} never was {what}; it is:\n{}\nAWS was asked:\n{}",
-                    serde_json::to_string_pretty(&object).unwrap(),
-                    self.asked()
-                )
-            }
+        if let Ok(found) = tokio::time::timeout(PATIENCE, reached).await {
+            return found.unwrap().unwrap();
         }
+        let object = serde_json::to_string_pretty(&api.get_opt(name).await.unwrap()).unwrap();
+        panic!("{name} never was {what}; it is:\n{object}\nAWS was asked:\n{}", self.asked())
     }
 
     /// Makes the operator believe that a repository is an old one: what vanishes right after creation may just not be
@@ -290,18 +285,15 @@ impl World {
                 tokio::time::sleep(Duration::from_millis(50)).await;
             }
         };
-        match tokio::time::timeout(PATIENCE, asking).await {
-            Ok(answer) => answer,
-            Err(_) => panic!("never: {what}; AWS was asked:\n{}", self.asked()),
-        }
+        let answer = tokio::time::timeout(PATIENCE, asking).await;
+        answer.unwrap_or_else(|_| panic!("never: {what}; AWS was asked:\n{}", self.asked()))
     }
 
     fn asked(&self) -> String {
-        self.ecr
-            .calls()
-            .iter()
-            .map(|call| format!("  {} {} {} {:?}\n", call.service, call.operation, call.resource, call.outcome))
-            .collect()
+        let told = |call: &local_ecr::Call| {
+            format!("  {} {} {} {:?}", call.service, call.operation, call.resource, call.outcome)
+        };
+        self.ecr.calls().iter().map(told).collect::<Vec<_>>().join("\n")
     }
 }
 

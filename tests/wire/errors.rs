@@ -84,5 +84,5 @@ async fn an_answer_that_never_comes_ends_by_our_own_clock() {
     local.fault(Fault::always(Matcher::operation("DescribeRepositories"), Action::Hang));
     let began = tokio::time::Instant::now();
     assert_eq!(ecr.describe("app").await.unwrap_err().kind, Kind::Transient);
-    assert!(began.elapsed() < Duration::from_secs(60));
+    assert!(began.elapsed() < Duration::from_mins(1));
 }

@@ -1,5 +1,5 @@
 //! The AWS side through the real SDK against the local ECR in process: no cluster, no socket, no clock but tokio's.
-#![expect(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test that can't go on has failed")]
+#![expect(clippy::unwrap_used, reason = "a test that can't go on has failed")]
 
 mod errors;
 mod repositories;

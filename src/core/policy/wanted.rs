@@ -98,8 +98,8 @@ mod tests {
         PolicyDocument::of(statements.to_vec()).unwrap()
     }
 
-    fn wanted(ours: &[Statement], keep_foreign: bool) -> WantedPolicy {
-        WantedPolicy::Statements { ours: ours.to_vec(), keep_foreign }
+    fn wanted(ours: impl IntoIterator<Item = Statement>, keep_foreign: bool) -> WantedPolicy {
+        WantedPolicy::Statements { ours: ours.into_iter().collect(), keep_foreign }
     }
 
     #[test]
@@ -108,19 +108,19 @@ mod tests {
             (statement("EcrOperatorA", "a:a"), statement("EcrOperatorB", "b:b"), statement("theirs", "c:c"));
         let there = document(&[old, theirs.clone()]);
         assert_eq!(
-            target(&wanted(&[ours.clone()], true), Some(&there)).unwrap(),
+            target(&wanted([ours.clone()], true), Some(&there)).unwrap(),
             Some(document(&[theirs.clone(), ours.clone()]))
         );
-        assert_eq!(target(&wanted(&[ours.clone()], false), Some(&there)).unwrap(), Some(document(&[ours])));
-        assert_eq!(target(&wanted(&[], true), Some(&there)).unwrap(), Some(document(&[theirs])));
-        assert_eq!(target(&wanted(&[], false), Some(&there)).unwrap(), None);
+        assert_eq!(target(&wanted([ours.clone()], false), Some(&there)).unwrap(), Some(document(&[ours])));
+        assert_eq!(target(&wanted([], true), Some(&there)).unwrap(), Some(document(&[theirs])));
+        assert_eq!(target(&wanted([], false), Some(&there)).unwrap(), None);
     }
 
     #[test]
     fn a_foreign_statement_that_says_the_same_becomes_ours_and_so_can_go() {
         let (ours, same) = (statement("EcrOperatorA", "a:a"), statement("", "a:a"));
         let there = document(&[same]);
-        let target = target(&wanted(&[ours.clone()], true), Some(&there)).unwrap().unwrap();
+        let target = target(&wanted([ours.clone()], true), Some(&there)).unwrap().unwrap();
         assert_ne!(target, there, "it has to be written once");
         assert_eq!(target.statements(), [ours]);
     }

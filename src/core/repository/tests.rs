@@ -210,7 +210,7 @@ fn a_deletion_policy_above_the_ceiling_is_told_at_once_and_holds_nothing_back() 
 
 /// ECR as far as a plan can change it.
 fn take(step: &Step, there: Option<Observed>) -> Observed {
-    let there = || there.clone().unwrap();
+    let there = || there.unwrap();
     match step {
         Step::Create(creation) => {
             let new = plain_core();
