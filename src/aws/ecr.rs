@@ -6,8 +6,7 @@ use aws_sdk_ecr::types;
 use jiff::Timestamp;
 
 use crate::aws::AwsError;
-use crate::aws::error::Kind;
-use crate::aws::identity::{faulty, incomplete};
+use crate::aws::error::{Kind, faulty, incomplete};
 use crate::core::lifecycle::LifecycleDocument;
 use crate::core::names::AccountId;
 use crate::core::ownership::Tags;

@@ -172,6 +172,16 @@ fn chain<E: std::error::Error + 'static>(error: &SdkError<E, HttpResponse>) -> S
     }
 }
 
+/// An answer that lacks what it always has.
+pub(super) fn incomplete(call: &'static str, what: &str) -> AwsError {
+    faulty(call, &format!("the answer has no {what}"))
+}
+
+/// An answer that can't be used.
+pub(super) fn faulty(call: &'static str, why: &str) -> AwsError {
+    AwsError { call, kind: Kind::Transient, code: "UnexpectedAnswer".to_owned(), message: why.to_owned() }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

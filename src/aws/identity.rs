@@ -17,8 +17,9 @@ use aws_credential_types::provider::SharedCredentialsProvider;
 use aws_smithy_runtime_api::client::http::SharedHttpClient;
 use jiff::Timestamp;
 
+use crate::aws::AwsError;
 use crate::aws::ecr::{Ecr, timestamp};
-use crate::aws::{AwsError, Kind};
+use crate::aws::error::{faulty, incomplete};
 use crate::core::names::{AccountId, Region};
 use crate::core::token::{Life, Secret, Service};
 
@@ -196,14 +197,4 @@ fn ambient(region: aws_config::Region, options: &SessionOptions) -> SharedCreden
     } else {
         chain
     })
-}
-
-/// An answer that lacks what it always has.
-pub(super) fn incomplete(call: &'static str, what: &str) -> AwsError {
-    faulty(call, &format!("the answer has no {what}"))
-}
-
-/// An answer that can't be used.
-pub(super) fn faulty(call: &'static str, why: &str) -> AwsError {
-    AwsError { call, kind: Kind::Transient, code: "UnexpectedAnswer".to_owned(), message: why.to_owned() }
 }

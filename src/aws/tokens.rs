@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use jiff::{SignedDuration, Timestamp};
 
 use crate::aws::AwsError;
-use crate::aws::identity::faulty;
+use crate::aws::error::faulty;
 use crate::core::backoff;
 use crate::core::token::{Life, Secret, Token, TokenKey};
 

@@ -8,11 +8,11 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Namespace, Secret as KubeSecret, ServiceAccount};
 use kube::core::PartialObjectMeta;
 use kube::runtime::reflector::{ObjectRef, Store};
-use kube::{Client, Resource, ResourceExt};
+use kube::{Client, ResourceExt};
 use tokio::sync::broadcast;
 use tokio::sync::mpsc::UnboundedSender;
 
-use crate::api::{ClusterEcrPullSecret, EcrPullSecret, EcrRegistry, EcrRepository, SUSPEND};
+use crate::api::{ClusterEcrPullSecret, EcrPullSecret, EcrRegistry, EcrRepository};
 use crate::aws::{Snapshots, Tokens};
 use crate::cluster::{Events, Statuses};
 use crate::controller::checks::Checks;
@@ -142,20 +142,6 @@ impl Attempts {
     pub fn reset(&self, uid: &str) {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(uid);
     }
-}
-
-/// Whether the object's annotation stops all work on it.
-pub fn is_suspended<K: Resource>(object: &K) -> bool {
-    object.annotations().get(SUSPEND).is_some_and(|value| value == "true")
-}
-
-/// What a suspended object says.
-#[must_use]
-pub fn suspended() -> Problem {
-    Problem::new(
-        Reason::Suspended,
-        format!("suspended by the annotation {SUSPEND}; nothing is done until it is removed"),
-    )
 }
 
 /// How a state compares with the one before.

@@ -9,11 +9,12 @@ use kube::{Api, ResourceExt};
 use crate::api::{DeletionPolicy, EcrRepository, FINALIZER, Mode};
 use crate::aws::{AwsError, Ecr, Kind};
 use crate::cluster::{What, is_conflict, is_not_found, set_finalizer};
-use crate::controller::context::{Context, is_suspended, suspended};
+use crate::controller::annotations::{is_suspended, suspended};
+use crate::controller::context::Context;
 use crate::controller::export;
 use crate::controller::registries::Registry;
 use crate::controller::report::Report;
-use crate::controller::repository::{self, Stop, is_young};
+use crate::controller::repository_parse::{Stop, doomed, is_young, owner};
 use crate::controller::repository_status::report;
 use crate::core::ownership::Owner;
 use crate::core::reason::{Problem, Reason};
@@ -59,7 +60,7 @@ async fn release(object: &EcrRepository, context: &Context) -> Result<Released, 
     }
     let registry = context.registries.resolve(&object.spec.registry_ref.name).await?;
     registry.works()?;
-    let doomed = repository::doomed(object, &registry, context)?;
+    let doomed = doomed(object, &registry, context)?;
     if doomed.plan_only {
         return Ok(Released::Kept(format!("EcrRegistry {} is in mode Plan", registry.name)));
     }
@@ -98,7 +99,7 @@ async fn delete(
         }
         return Ok(Released::Kept(format!("there is no repository {}", doomed.name)));
     };
-    let me = repository::owner(object, context);
+    let me = owner(object, context);
     if !Owner::read(&tags).is_some_and(|owner| owner.id == me.id && owner.uid == me.uid) {
         return Ok(Released::Kept(format!("repository {} isn't owned by this object, by its tags", doomed.name)));
     }

@@ -10,7 +10,7 @@ use kube::runtime::reflector::ObjectRef;
 use crate::api::EcrRepository;
 use crate::controller::context::Context;
 use crate::controller::registries::Registry;
-use crate::controller::repository::{applied, desired, held};
+use crate::controller::repository_parse::{applied, desired, held};
 use crate::core::policy::WantedPolicy;
 use crate::core::repository::{Aspect, Core, Desired, Digests, Wanted, check_every, core_steps};
 

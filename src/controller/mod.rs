@@ -1,5 +1,6 @@
 //! Where Kubernetes and AWS meet: one reconcile a kind, and the wiring of watches, stores and queues around them.
 
+mod annotations;
 mod checks;
 mod context;
 mod deletion;
@@ -7,6 +8,7 @@ mod drift;
 mod export;
 mod pull_secret;
 mod pull_secret_kind;
+mod pull_secret_parse;
 mod pull_secret_status;
 mod registries;
 mod registry;
@@ -14,6 +16,7 @@ mod report;
 mod repository;
 mod repository_apply;
 mod repository_observe;
+mod repository_parse;
 mod repository_status;
 mod service_accounts;
 mod triggers;

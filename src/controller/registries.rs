@@ -10,7 +10,7 @@ use kube::runtime::reflector::{ObjectRef, Store};
 use crate::api::{EcrRegistry, EcrRegistrySpec, Identity, SUSPEND, ScopeTokens};
 use crate::aws::{AwsError, Caller, Credentials, Ecr, Endpoint, Session, SessionOptions};
 use crate::cluster::AccessKeys;
-use crate::controller::context::is_suspended;
+use crate::controller::annotations::is_suspended;
 use crate::core::backoff;
 use crate::core::names::{AccountId, Region};
 use crate::core::pull_secret::Offer;

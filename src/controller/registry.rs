@@ -9,6 +9,7 @@ use kube::runtime::controller::Action;
 use kube::{Api, ResourceExt};
 
 use crate::api::{EcrRegistry, EcrRegistryStatus, RECONCILE_AT, ScopeTokens};
+use crate::controller::annotations::asks_anew;
 use crate::controller::context::{Change, Context, RegistryChange};
 use crate::controller::drift;
 use crate::controller::report::transition;
@@ -60,11 +61,6 @@ pub async fn reconcile(object: Arc<EcrRegistry>, context: Arc<Context>) -> Resul
     Ok(Action::requeue(next))
 }
 
-fn asks_anew(object: &EcrRegistry) -> bool {
-    let handled = object.status.as_ref().and_then(|status| status.last_handled_reconcile_at.as_ref());
-    object.annotations().get(RECONCILE_AT).is_some_and(|asked| Some(asked) != handled)
-}
-
 /// Fills in what was found; the message says as whom.
 async fn look(object: &EcrRegistry, context: &Context, status: &mut EcrRegistryStatus) -> Result<String, Problem> {
     let registry = context.registries.resolve(&object.name_any()).await?;
@@ -78,7 +74,8 @@ async fn look(object: &EcrRegistry, context: &Context, status: &mut EcrRegistryS
     status.registry_host =
         RegistryHost::new(registry.account.clone(), registry.region.clone(), kind).map(|host| host.to_string());
     registry.works()?;
-    status.full_check_every = drift::watch(&registry, context, asks_anew(object)).await.and_then(drift::spelled);
+    let anew = asks_anew(object, status.last_handled_reconcile_at.as_ref()).is_some();
+    status.full_check_every = drift::watch(&registry, context, anew).await.and_then(drift::spelled);
     status.pull_caller_arn = Some(context.registries.pull_caller(&registry).await?);
     not_implemented(object)?;
     Ok(format!("account {} as {}", registry.account, registry.caller_arn))

@@ -3,41 +3,23 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 use kube::runtime::controller::Action;
 use kube::{Api, ResourceExt};
 
-use crate::api::{AdoptionPolicy, EcrRepository, FINALIZER, RECONCILE_AT};
+use crate::api::{AdoptionPolicy, EcrRepository, FINALIZER};
 use crate::cluster::{is_conflict, is_not_found, set_finalizer};
-use crate::controller::context::{Context, is_suspended, suspended};
+use crate::controller::annotations::{asks_anew, is_suspended, suspended};
+use crate::controller::context::Context;
 use crate::controller::registries::Registry;
 use crate::controller::report::Report;
 use crate::controller::repository_apply::{Outcome, exists_already, step_through};
 use crate::controller::repository_observe::{Seen, observe};
+use crate::controller::repository_parse::{Stop, applied, desired, held, is_young};
 use crate::controller::repository_status::{report, told};
 use crate::controller::{deletion, export};
-use crate::core::access::Access;
-use crate::core::ownership::Owner;
 use crate::core::reason::{Problem, Reason, gather};
-use crate::core::repository::{self, Aspect, Desired, Digests, Doomed, Observed};
-use crate::core::selector::NamespaceView;
-
-/// ECR may deny for so long that it has what it just created.
-const GRACE_AFTER_CREATION: SignedDuration = SignedDuration::from_mins(2);
-
-/// What ends a pass early.
-#[derive(Debug, thiserror::Error)]
-pub enum Stop {
-    /// Told in the object's status.
-    #[error(transparent)]
-    Problem(#[from] Problem),
-    /// The API server failed: nothing can be told.
-    #[error(transparent)]
-    Kubernetes(#[from] kube::Error),
-    /// The object is being deleted, or somebody changed it meanwhile: another pass is on its way.
-    #[error("the object changed meanwhile")]
-    Superseded,
-}
+use crate::core::repository::{self, Aspect, Desired, Digests, Observed};
 
 /// How much a pass asks AWS.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -108,64 +90,8 @@ async fn pass(object: &EcrRepository, context: &Context) -> Result<Report, Stop>
     Ok(told(object, context, &registry, &desired, &Aspect::ALL, &outcome))
 }
 
-/// Pure: the spec over the registry's defaults, within the namespace's rights.
-pub(super) fn desired(object: &EcrRepository, registry: &Registry, context: &Context) -> Result<Desired, Problem> {
-    parsed(object, registry, context, |parse| Desired::parse(&object.spec, parse))
-}
-
-/// Pure: what deletion needs of it.
-pub(super) fn doomed(object: &EcrRepository, registry: &Registry, context: &Context) -> Result<Doomed, Problem> {
-    parsed(object, registry, context, |parse| Doomed::parse(&object.spec, parse))
-}
-
-/// The CR, as its tags name it.
-pub(super) fn owner(object: &EcrRepository, context: &Context) -> Owner {
-    Owner {
-        id: context.owner_id.clone(),
-        namespace: object.namespace().unwrap_or_default(),
-        name: object.name_any(),
-        uid: object.uid().unwrap_or_default(),
-    }
-}
-
-fn parsed<T>(
-    object: &EcrRepository,
-    registry: &Registry,
-    context: &Context,
-    parse: impl FnOnce(repository::Context<'_>) -> Result<T, Problem>,
-) -> Result<T, Problem> {
-    let owner = owner(object, context);
-    let labels = context.namespace_labels(&owner.namespace)?;
-    let rules = registry.spec.allow.as_deref().unwrap_or_default();
-    let access = Access::of(rules, NamespaceView { name: &owner.namespace, labels: &labels });
-    parse(repository::Context {
-        registry: &registry.spec,
-        registry_name: &registry.name,
-        account: &registry.account,
-        region: &registry.region,
-        access: &access,
-        owner: &owner,
-    })
-}
-
-/// What was last brought about for this object.
-pub(super) fn applied(object: &EcrRepository) -> Digests {
-    let digest = object.status.as_ref().and_then(|status| status.applied_digest.as_deref());
-    digest.map(Digests::parse).unwrap_or_default()
-}
-
-/// When the repository was created that this very object held: one restored from a backup may bring a status along
-/// that tells of another.
-pub(super) fn held(object: &EcrRepository, desired: &Desired) -> Option<Timestamp> {
-    let status = object.status.as_ref().filter(|_| applied(object).are_of(desired))?;
-    status.repository_arn.as_ref()?;
-    status.created_at.as_ref().map(|time| time.0)
-}
-
-/// Whether the object's annotation asks for a pass that wasn't made yet.
-pub(super) fn asks_anew(object: &EcrRepository) -> bool {
-    let handled = object.status.as_ref().and_then(|status| status.last_handled_reconcile_at.as_ref());
-    object.annotations().get(RECONCILE_AT).is_some_and(|asked| Some(asked) != handled)
+fn asked_anew(object: &EcrRepository) -> bool {
+    asks_anew(object, object.status.as_ref().and_then(|status| status.last_handled_reconcile_at.as_ref())).is_some()
 }
 
 fn look(object: &EcrRepository, context: &Context, registry: &Registry, desired: &Desired) -> Look {
@@ -178,7 +104,7 @@ fn look(object: &EcrRepository, context: &Context, registry: &Registry, desired:
         let asks_first = desired.plan_only || desired.adoption != AdoptionPolicy::Deny || known_to_exist;
         return if asks_first { Look::At(Aspect::ALL.to_vec()) } else { Look::Create };
     }
-    if suspect || asks_anew(object) {
+    if suspect || asked_anew(object) {
         return Look::At(Aspect::ALL.to_vec());
     }
     let stale = applied(object).stale(&Digests::of(desired));
@@ -234,9 +160,4 @@ fn visible_by_now(object: &EcrRepository, desired: &Desired, observed: Option<&O
         ));
     }
     Ok(())
-}
-
-/// Whether ECR may not yet show what was created then.
-pub(super) fn is_young(created: Timestamp) -> bool {
-    Timestamp::now().duration_since(created) < GRACE_AFTER_CREATION
 }

@@ -5,10 +5,11 @@ use kube::runtime::reflector::ObjectRef;
 
 use crate::api::EcrRepository;
 use crate::aws::{AwsError, Ecr, Kind};
+use crate::controller::annotations::asks_anew;
 use crate::controller::context::Context;
 use crate::controller::registries::Registry;
-use crate::controller::repository::{Stop, asks_anew, held};
 use crate::controller::repository_observe::Seen;
+use crate::controller::repository_parse::{Stop, held};
 use crate::core::ownership::{Claim, Ownership, ownership};
 use crate::core::repository::{self, Aspect, Desired, Guard, Observed, Plan, Reading, Step};
 
@@ -63,7 +64,11 @@ pub(super) async fn step_through(
         None => Ownership::Nobody,
     };
     let stripped = ownership == Ownership::Stripped;
-    let reclaims = if asks_anew(object) { 0 } else { status.reclaims.unwrap_or_default() };
+    let reclaims = if asks_anew(object, status.last_handled_reconcile_at.as_ref()).is_some() {
+        0
+    } else {
+        status.reclaims.unwrap_or_default()
+    };
     let registry_scans = context.registries.scanning(&registry.name).is_some();
     let guard = Guard { ownership, managed_tags: &status.managed_tags, reclaims, registry_scans };
     let plan = repository::plan(desired, observed.as_ref(), &guard);

@@ -8,8 +8,8 @@ use kube::{Api, ResourceExt};
 use crate::api::FINALIZER;
 use crate::cluster::{ServiceAccounts, Wish, is_conflict, is_marked, is_not_found, words};
 use crate::controller::context::Context;
-use crate::controller::pull_secret::Desired;
 use crate::controller::pull_secret_kind::PullSecret;
+use crate::controller::pull_secret_parse::Desired;
 use crate::controller::pull_secret_status::Served;
 use crate::core::reason::Reason;
 

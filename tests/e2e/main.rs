@@ -22,3 +22,4 @@ mod pull_secret;
 mod registry;
 mod repository;
 mod restart;
+mod semantics;

@@ -1,0 +1,139 @@
+//! Where others loop or lie.
+
+use ecr_operator::api::EcrRepository;
+use kube::api::{Api, DeleteParams, Patch, PatchParams};
+use local_ecr::{Action, Fault, Matcher};
+use serde_json::json;
+
+use crate::support::world::{ACCOUNT, REGION, World};
+
+#[tokio::test]
+async fn a_creation_whose_answer_was_lost_is_known_as_ours() {
+    let world = World::new("lostanswer").await;
+    world.ecr.fault(Fault { times: Some(2), ..Fault::always(Matcher::operation("CreateRepository"), Action::Lost) });
+    world.repository("app", json!({"tags": {"a": "b"}})).await;
+    world.repository_says("app", "True", "Ready").await;
+    assert!(world.there("app").is_some());
+}
+
+#[tokio::test]
+async fn a_creation_that_is_refused_leaves_no_trace_of_a_repository_in_the_status() {
+    let world = World::new("refused").await;
+    let denied = Action::Before { code: "AccessDeniedException".to_owned(), status: 400 };
+    world.ecr.fault(Fault::always(Matcher::operation("CreateRepository"), denied));
+    world.repository("app", json!({})).await;
+    let told = world.repository_says("app", "False", "Denied").await;
+    let status = told.status.unwrap();
+    assert_eq!((status.repository_arn, status.repository_uri, status.created_at), (None, None, None));
+    assert_eq!(status.plan[0].action, "CreateRepository");
+}
+
+#[tokio::test]
+async fn two_live_clusters_that_name_one_repository_do_not_flip_flop() {
+    let world = World::new("flipflop").await;
+    world.repository("app", json!({})).await;
+    world.repository_says("app", "True", "Ready").await;
+    let arn = world.there("app").unwrap().arn;
+    let taken = json!({"resourceArn": arn, "tags": [{"Key": "ecr-operator.dev/uid", "Value": "of-the-other-cluster"}]});
+    world.ecr.behind_the_back(ACCOUNT, REGION, "TagResource", taken).unwrap();
+    world.ecr.clear_calls();
+    let api = world.api::<EcrRepository>();
+    world.again(&api, "app").await;
+    world.repository_says("app", "False", "Conflict").await;
+    world.again(&api, "app").await;
+    world.repository_says("app", "False", "Conflict").await;
+    assert_eq!(world.writes(), [""; 0]);
+}
+
+#[tokio::test]
+async fn one_repository_has_one_owner_across_namespaces_too() {
+    let world = World::new("across").await;
+    let elsewhere = world.selected_namespace("elsewhere").await;
+    world.repository("app", json!({"name": "shared/app"})).await;
+    world.repository_says("app", "True", "Ready").await;
+    world.repository_in(&elsewhere, "app", json!({"name": "shared/app"})).await;
+    let told = world.repository_in_says(&elsewhere, "app", "False", "Conflict").await;
+    assert!(told.status.unwrap().conditions[0].message.contains(&world.namespace));
+}
+
+#[tokio::test]
+async fn an_object_never_moves_to_another_account() {
+    let world = World::new("moves").await;
+    world.repository("app", json!({})).await;
+    world.repository_says("app", "True", "Ready").await;
+    let mut config = local_ecr::Config::default();
+    config.account = "999999999999".to_owned();
+    let other = local_ecr::LocalEcr::start(config).await.unwrap();
+    let name = format!("{}-other", world.registry);
+    let registry = json!({
+        "apiVersion": "ecr-operator.dev/v1alpha1", "kind": "EcrRegistry", "metadata": {"name": name},
+        "spec": {
+            "region": REGION, "endpoint": {"url": other.url()}, "identity": {"accessKey": {"secretName": world.registry}},
+            "allow": [{"namespaces": {}, "manage": ["*"]}],
+        },
+    });
+    world.apply(&registry).await;
+    let move_it = Patch::Merge(json!({"spec": {"registryRef": {"name": name}}}));
+    world.api::<EcrRepository>().patch("app", &PatchParams::default(), &move_it).await.unwrap();
+    world.repository_says("app", "False", "Conflict").await;
+    assert!(other.repositories().is_empty());
+}
+
+#[tokio::test]
+async fn a_foreign_finalizer_is_kept_and_the_repository_goes_once() {
+    let world = World::new("foreignfin").await;
+    world.repository("app", json!({"deletionPolicy": "Delete"})).await;
+    world.repository_says("app", "True", "Ready").await;
+    let api = world.api::<EcrRepository>();
+    let both = Patch::Merge(json!({"metadata": {"finalizers": ["ecr-operator.dev/finalizer", "example.com/theirs"]}}));
+    api.patch("app", &PatchParams::default(), &both).await.unwrap();
+    world.ecr.clear_calls();
+    api.delete("app", &DeleteParams::default()).await.unwrap();
+    let only_theirs =
+        |object: &EcrRepository| object.metadata.finalizers.as_deref() == Some(&["example.com/theirs".to_owned()]);
+    world.until(&api, "app", "held by the other finalizer alone", only_theirs).await;
+    api.patch("app", &PatchParams::default(), &Patch::Merge(json!({"metadata": {"finalizers": null}}))).await.unwrap();
+    world.until_gone(&api, "app").await;
+    assert_eq!(world.writes(), ["DeleteRepository"]);
+}
+
+#[tokio::test]
+async fn a_policy_that_is_set_with_the_same_edit_as_the_deletion_counts() {
+    let world = World::new("sameedit").await;
+    world.repository("app", json!({"deletionPolicy": "Delete"})).await;
+    world.repository_says("app", "True", "Ready").await;
+    world.ecr.put_image(ACCOUNT, REGION, "app", &["v1"]).unwrap();
+    let api = world.api::<EcrRepository>();
+    api.patch("app", &PatchParams::default(), &Patch::Merge(json!({"spec": {"deletionPolicy": "DeleteWithImages"}})))
+        .await
+        .unwrap();
+    world.delete(&api, "app").await;
+    assert!(world.there("app").is_none());
+}
+
+#[tokio::test]
+async fn throttling_is_waited_out_and_takes_no_readiness_away() {
+    let world = World::new("throttled").await;
+    world.repository("app", json!({})).await;
+    world.repository_says("app", "True", "Ready").await;
+    let slow = Action::Before { code: "ThrottlingException".to_owned(), status: 400 };
+    world.ecr.fault(Fault { times: Some(6), ..Fault::always(Matcher::operation("ListTagsForResource"), slow) });
+    let api: Api<EcrRepository> = world.api();
+    world.again(&api, "app").await;
+    world.repository_says("app", "True", "Throttled").await;
+    world.repository_says("app", "True", "Ready").await;
+}
+
+#[tokio::test]
+async fn more_tags_than_fit_are_refused_with_the_number_and_nothing_is_lost() {
+    let world = World::new("manytags").await;
+    world.repository("app", json!({"tags": {"keep": "me"}})).await;
+    world.repository_says("app", "True", "Ready").await;
+    let defaults: serde_json::Map<_, _> = (0..46).map(|n| (format!("d{n}"), json!("x"))).collect();
+    world.register(json!({"defaults": {"tags": defaults}})).await;
+    let told = world.repository_says("app", "False", "Invalid").await;
+    assert!(told.status.unwrap().conditions[0].message.contains("47 tags"));
+    assert_eq!(world.there("app").unwrap().tags["keep"], "me");
+    world.register(json!({})).await;
+    world.repository_says("app", "True", "Ready").await;
+}
