@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::runtime::controller::Action;
 use kube::{Api, ResourceExt};
 
@@ -75,12 +76,14 @@ async fn release(object: &EcrRepository, context: &Context) -> Result<Released, 
 /// policy may have been changed a moment ago.
 async fn still_so(object: &EcrRepository, context: &Context) -> Result<(), Stop> {
     let api: Api<EcrRepository> = Api::namespaced(context.client.clone(), &object.namespace().unwrap_or_default());
-    let Some(live) = api.get_metadata_opt(&object.name_any()).await? else {
-        return Err(Stop::Superseded);
-    };
-    let (live, known) = (&live.metadata, &object.metadata);
-    let same = live.uid == known.uid && live.generation == known.generation && live.deletion_timestamp.is_some();
+    let live = api.get_metadata_opt(&object.name_any()).await?;
+    let same = live.is_some_and(|live| is_the_same(&live.metadata, &object.metadata));
     if same { Ok(()) } else { Err(Stop::Superseded) }
+}
+
+/// Whether the object that the API server has is the one that is known, with the very spec that is known, and going away.
+fn is_the_same(live: &ObjectMeta, known: &ObjectMeta) -> bool {
+    live.uid == known.uid && live.generation == known.generation && live.deletion_timestamp.is_some()
 }
 
 async fn delete(
@@ -178,4 +181,30 @@ async fn let_go(object: &EcrRepository, context: &Context, released: &Released) 
     }
     context.events.tell(object, &event).await;
     Ok(Action::await_change())
+}
+
+#[cfg(test)]
+mod tests {
+    use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+
+    use super::*;
+
+    #[test]
+    fn nothing_is_deleted_by_what_the_cache_alone_says() {
+        let meta = |uid: &str, generation, deleted: bool| ObjectMeta {
+            uid: Some(uid.to_owned()),
+            generation: Some(generation),
+            deletion_timestamp: deleted.then(|| Time(jiff::Timestamp::UNIX_EPOCH)),
+            ..ObjectMeta::default()
+        };
+        let known = meta("u1", 3, true);
+        assert!(is_the_same(&meta("u1", 3, true), &known));
+        for (live, why) in [
+            (meta("u2", 3, true), "another object of that name"),
+            (meta("u1", 4, true), "its policy may have been changed"),
+            (meta("u1", 3, false), "it isn't being deleted"),
+        ] {
+            assert!(!is_the_same(&live, &known), "{why}");
+        }
+    }
 }
