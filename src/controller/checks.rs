@@ -1,4 +1,4 @@
-//! When each repository was last checked, and which ones a snapshot made suspect.
+//! When each repository was last checked, which ones a snapshot made suspect, and which ones were deleted.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -19,6 +19,7 @@ pub struct Checks {
 struct State {
     last: HashMap<String, Timestamp>,
     suspects: HashSet<String>,
+    deleted: HashSet<String>,
 }
 
 impl Checks {
@@ -58,11 +59,22 @@ impl Checks {
         self.state().suspects.remove(uid);
     }
 
+    /// Its repository was deleted, by us.
+    pub fn deleted(&self, uid: &str) {
+        self.state().deleted.insert(uid.to_owned());
+    }
+
+    /// Whether it was.
+    pub fn was_deleted(&self, uid: &str) -> bool {
+        self.state().deleted.contains(uid)
+    }
+
     /// The object is gone.
     pub fn forget(&self, uid: &str) {
         let mut state = self.state();
         state.last.remove(uid);
         state.suspects.remove(uid);
+        state.deleted.remove(uid);
     }
 
     fn state(&self) -> MutexGuard<'_, State> {

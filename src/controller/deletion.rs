@@ -94,6 +94,11 @@ async fn delete(
 ) -> Result<Released, Stop> {
     let ecr = registry.ecr();
     let told = |error: AwsError| error.problem(&doomed.arn);
+    let me = owner(object, context);
+    // The object may outlive its repository by a moment: until its finalizer is off.
+    if context.checks.was_deleted(&me.uid) {
+        return Ok(Released::Deleted);
+    }
     let Some(tags) = ecr.tags(&doomed.arn).await.map_err(told)? else {
         let held = object.status.as_ref().filter(|status| status.repository_arn.is_some());
         if held.and_then(|status| status.created_at.as_ref()).is_some_and(|created| is_young(created.0)) {
@@ -102,14 +107,16 @@ async fn delete(
         }
         return Ok(Released::Kept(format!("there is no repository {}", doomed.name)));
     };
-    let me = owner(object, context);
     if !Owner::read(&tags).is_some_and(|owner| owner.id == me.id && owner.uid == me.uid) {
         return Ok(Released::Kept(format!("repository {} isn't owned by this object, by its tags", doomed.name)));
     }
     allowed(registry, doomed)?;
     let force = doomed.deletion == DeletionPolicy::DeleteWithImages;
     match ecr.delete(doomed.name.as_str(), force).await {
-        Ok(()) => Ok(Released::Deleted),
+        Ok(()) => {
+            context.checks.deleted(&me.uid);
+            Ok(Released::Deleted)
+        }
         Err(error) if error.kind == Kind::NotEmpty => Err(Stop::Problem(not_empty(&ecr, doomed).await)),
         Err(error) => Err(Stop::Problem(told(error))),
     }

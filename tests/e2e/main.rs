@@ -15,6 +15,7 @@ mod api_rules_repository;
 mod api_rules_updates;
 mod aspects;
 mod cost;
+mod examples;
 mod mishaps;
 mod moto;
 mod ownership;

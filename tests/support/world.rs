@@ -232,11 +232,10 @@ impl World {
         K: Resource + Clone + Debug + DeserializeOwned + Send + Sync + 'static,
     {
         let gone = await_condition(api.clone(), name, |object: Option<&K>| object.is_none());
-        assert!(
-            tokio::time::timeout(PATIENCE, gone).await.is_ok(),
-            "{name} never went; AWS was asked:\n{}",
-            self.asked()
-        );
+        if tokio::time::timeout(PATIENCE, gone).await.is_err() {
+            let object = api.get_opt(name).await.unwrap();
+            panic!("{name} never went; it is:\n{object:#?}\nAWS was asked:\n{}", self.asked());
+        }
     }
 
     /// The repository as AWS holds it.

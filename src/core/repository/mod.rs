@@ -3,6 +3,8 @@
 mod desired;
 mod digest;
 mod observed;
+#[cfg(test)]
+mod parse_tests;
 mod plan;
 mod schedule;
 mod step;
