@@ -201,7 +201,7 @@ mod tests {
         let meta = |uid: &str, generation, deleted: bool| ObjectMeta {
             uid: Some(uid.to_owned()),
             generation: Some(generation),
-            deletion_timestamp: deleted.then(|| Time(jiff::Timestamp::UNIX_EPOCH)),
+            deletion_timestamp: deleted.then_some(Time(jiff::Timestamp::UNIX_EPOCH)),
             ..ObjectMeta::default()
         };
         let known = meta("u1", 3, true);
