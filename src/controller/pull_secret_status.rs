@@ -13,10 +13,10 @@ use crate::controller::context::Context;
 use crate::controller::pull_secret_kind::PullSecret;
 use crate::controller::pull_secret_parse::Desired;
 use crate::controller::report::transition;
-use crate::core::conditions::{Verdict, conditions};
+use crate::core::conditions::{Verdict, conditions, is_ready};
 use crate::core::pull_secret::{Login, Marks};
 use crate::core::reason::{Class, Problem, Reason, gather};
-use crate::core::token::{Freshness, TokenKey, wait};
+use crate::core::token::{Freshness, Life, TokenKey, wait};
 
 /// Namespaces named in a status at most; all are counted.
 const MOST_NAMED: usize = 10;
@@ -84,18 +84,19 @@ pub(super) async fn report<K: PullSecret>(
     let (mut status, verdict, next) = match &outcome {
         Ok((desired, served)) => {
             let (verdict, problem) = verdict(desired, served, now);
-            let next = if problem.is_none() {
+            if problem.is_none() {
                 context.attempts.reset(&uid);
-                None
-            } else {
-                problem.map(|problem| context.retry(&uid, &problem))
-            };
+            }
+            let next = problem.map(|problem| context.retry(&uid, &problem));
             (status(object, &old, desired, served), verdict, soonest(served, next, now))
         }
         Err(problem) => {
             let problem = outlived(problem, &old, now);
-            let next = context.retry(&uid, &problem);
-            (old.clone(), Verdict::held_up(problem, false), next)
+            let turns = life(&old).into_iter().flat_map(turns);
+            let next = turns.filter_map(|at| until(at, now)).chain([context.retry(&uid, &problem)]).min();
+            let next = next.unwrap_or(SOON);
+            let was_ready = is_ready(&old.conditions, generation);
+            (old.clone(), Verdict::held_up(problem, was_ready), next)
         }
     };
     let told_of =
@@ -178,13 +179,36 @@ fn verdict(desired: &Desired, served: &Served, now: Timestamp) -> (Verdict, Opti
     )
 }
 
+/// The life of the token that ends first, as it was last told.
+fn life(old: &PullSecretStatus) -> Option<Life> {
+    Some(Life { issued_at: old.last_refreshed_at.as_ref()?.0, expires_at: old.expires_at.as_ref()?.0 })
+}
+
+/// The moments at which what is told of a token changes, or what is done about it.
+fn turns(life: Life) -> [Timestamp; 3] {
+    [life.stale_at(), life.dies_soon_at(), life.expires_at]
+}
+
+/// A little late rather than a little early: at that moment it is due, not before. `None` where that has passed.
+fn until(at: Timestamp, now: Timestamp) -> Option<Duration> {
+    (at > now).then(|| wait(now, at) + Duration::from_millis(5))
+}
+
 /// A registry that can't be asked doesn't stop time: Secrets that were written before grow old.
 fn outlived(problem: &Problem, old: &PullSecretStatus, now: Timestamp) -> Problem {
-    match &old.expires_at {
-        Some(expires_at) if expires_at.0 <= now && problem.reason != Reason::Suspended => {
+    let Some(life) = life(old) else {
+        return problem.clone();
+    };
+    match (life.freshness(now), problem.reason.class()) {
+        (_, Class::Held) | (Freshness::Fresh, _) => problem.clone(),
+        (Freshness::Expired, _) => {
             Problem::new(Reason::Expired, format!("the last token is dead, pulls fail: {}", problem.message))
         }
-        _ => problem.clone(),
+        (Freshness::Stale, Class::Retrying) => Problem::new(
+            Reason::Stale,
+            format!("renewal is overdue: {}; the last token works until {}", problem.message, life.expires_at),
+        ),
+        (Freshness::Stale, _) => problem.clone(),
     }
 }
 
@@ -236,18 +260,9 @@ fn registry(login: &Login, old: &PullSecretStatus, desired: &Desired, served: &S
 /// The next moment at which something is due.
 fn soonest(served: &Served, retry: Option<Duration>, now: Timestamp) -> Duration {
     let renewals = served.ready.values().map(|marks| marks.refresh_at);
-    let turns = served
-        .first_to_end()
-        .into_iter()
-        .flat_map(|marks| [marks.life.stale_at(), marks.life.dies_soon_at(), marks.life.expires_at]);
+    let turns = served.first_to_end().into_iter().flat_map(|marks| turns(marks.life));
     let retries = served.failures().map(|(_, at)| *at);
-    // A little late rather than a little early: the token is due at that moment, not before.
-    let due = renewals
-        .chain(turns)
-        .chain(retries)
-        .filter(|at| *at > now)
-        .map(|at| wait(now, at) + Duration::from_millis(5))
-        .min();
+    let due = renewals.chain(turns).chain(retries).filter_map(|at| until(at, now)).min();
     let soon = served.again_soon.then_some(SOON);
     [due, retry, soon].into_iter().flatten().min().unwrap_or(Duration::from_hours(1))
 }

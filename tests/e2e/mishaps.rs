@@ -188,3 +188,19 @@ async fn every_change_is_an_event_of_its_own() {
     };
     world.eventually("two events of two changes", told).await;
 }
+
+#[tokio::test]
+async fn a_registry_that_goes_leaves_the_secrets_which_grow_old_and_say_so() {
+    let world = World::new("goes").await;
+    world.ecr.set_token_lifetime(Duration::from_secs(10));
+    world.pull_secret("pull", json!({})).await;
+    world.pull_secret_says("pull", "True", "Ready").await;
+    let registries: Api<EcrRegistry> = Api::all(world.client.clone());
+    world.delete(&registries, &world.registry).await;
+    world.pull_secret_says("pull", "False", "RegistryNotFound").await;
+    world.pull_secret_says("pull", "True", "Stale").await;
+    world.pull_secret_says("pull", "False", "Expired").await;
+    assert!(world.api::<Secret>().get_opt("pull").await.unwrap().is_some());
+    world.register(json!({})).await;
+    world.pull_secret_says("pull", "True", "Ready").await;
+}
