@@ -20,6 +20,7 @@ mod repository_parse;
 mod repository_status;
 mod service_accounts;
 mod triggers;
+mod watches;
 mod wiring;
 
 pub use wiring::{Options, RunError, run};

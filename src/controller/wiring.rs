@@ -1,4 +1,4 @@
-//! Starts everything: the watches, their stores, the three queues, and waits for the end.
+//! Starts everything: the watches, the queues and their workers, and waits for the end.
 
 use std::fmt::Debug;
 use std::panic::AssertUnwindSafe;
@@ -7,11 +7,9 @@ use std::time::Duration;
 
 use futures::{FutureExt, StreamExt};
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::{Namespace, Secret as KubeSecret, ServiceAccount};
-use kube::core::{DeserializeGuard, PartialObjectMeta};
+use k8s_openapi::api::core::v1::Namespace;
 use kube::runtime::controller::{Action, Config, Controller};
 use kube::runtime::reflector::{ObjectRef, Store};
-use kube::runtime::watcher;
 use kube::{Api, Client, Resource, ResourceExt};
 use serde::de::DeserializeOwned;
 use tokio::sync::{broadcast, mpsc};
@@ -19,16 +17,16 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
 
-use crate::api::{ClusterEcrPullSecret, EcrPullSecret, EcrRegistry, EcrRepository, OWNER_UID};
+use crate::api::{ClusterEcrPullSecret, EcrPullSecret, EcrRegistry, EcrRepository};
 use crate::aws::{SessionOptions, Snapshots, Tokens};
-use crate::cluster::{AccessKeys, Change, Events, Gone, Relevant, Statuses, watch};
+use crate::cluster::{AccessKeys, Events, Gone, Statuses};
 use crate::controller::checks::Checks;
-use crate::controller::context::{Attempts, Changes, Context, RegistryChange, Renewals, Stores};
+use crate::controller::context::{Attempts, Changes, Context, RegistryChange, Renewals};
 use crate::controller::registries::Registries;
 use crate::controller::triggers::{Dependants, Triggers, ask};
+use crate::controller::watches::{all_read, stores};
 use crate::controller::{pull_secret, registry, repository};
 use crate::core::backoff::OBJECT;
-use crate::core::pull_secret::prune;
 use crate::metrics::Metrics;
 use crate::server::Health;
 
@@ -153,21 +151,27 @@ pub async fn run(
             stopped(),
         ));
     }
+    until_stopped(&stop, &mut tasks, &mut workers).await?;
+    // Let what is under way come to its end; nothing new is begun.
+    health.stopping();
+    let _ = tokio::time::timeout(DRAIN, async { while workers.join_next().await.is_some() {} }).await;
+    Ok(())
+}
+
+/// Returns once `stop` is cancelled. Whoever has nothing under way ends at that very moment: the stop is looked at first.
+async fn until_stopped(
+    stop: &CancellationToken,
+    tasks: &mut JoinSet<&'static str>,
+    workers: &mut JoinSet<&'static str>,
+) -> Result<(), RunError> {
     let ended = tokio::select! {
-        () = stop.cancelled() => None,
-        ended = tasks.join_next() => ended,
-        Some(ended) = workers.join_next() => Some(ended),
+        biased;
+        () = stop.cancelled() => return Ok(()),
+        Some(ended) = tasks.join_next() => ended,
+        Some(ended) = workers.join_next() => ended,
+        else => Ok("work"),
     };
-    match ended {
-        None => {
-            // Let what is under way come to its end; nothing new is begun.
-            health.stopping();
-            let _ = tokio::time::timeout(DRAIN, async { while workers.join_next().await.is_some() {} }).await;
-            Ok(())
-        }
-        Some(Ok(what)) => Err(RunError::Ended(what)),
-        Some(Err(_)) => Err(RunError::Ended("task, by a panic,")),
-    }
+    Err(RunError::Ended(ended.unwrap_or("task, by a panic,")))
 }
 
 /// An installation is known in AWS by the cluster it runs in, which no user has to name.
@@ -266,112 +270,6 @@ async fn relay_keys(
     "relay of access key changes"
 }
 
-async fn all_read(stores: &Stores) {
-    let _ = stores.registries.wait_until_ready().await;
-    let _ = stores.repositories.wait_until_ready().await;
-    let _ = stores.pull_secrets.wait_until_ready().await;
-    let _ = stores.cluster_pull_secrets.wait_until_ready().await;
-    let _ = stores.namespaces.wait_until_ready().await;
-    let _ = stores.secrets.wait_until_ready().await;
-    let _ = stores.service_accounts.wait_until_ready().await;
-}
-
-/// The seven watches. What nobody reads is dropped before it is kept.
-fn stores(
-    client: &Client,
-    queues: &Triggers,
-    registry_changed: &broadcast::Sender<RegistryChange>,
-    gone: &mpsc::UnboundedSender<(String, Gone)>,
-    tasks: &mut JoinSet<&'static str>,
-) -> (Stores, Dependants) {
-    let all = watcher::Config::default;
-    let changed = registry_changed.clone();
-    let registries = own::<EcrRegistry>(client, &queues.registries, tasks, move |_, registry| {
-        drop(changed.send(RegistryChange { name: registry.name, first: false }));
-    });
-    let forget = |gone: &mpsc::UnboundedSender<(String, Gone)>| {
-        let gone = gone.clone();
-        move |kind: String, object: Gone| drop(gone.send((kind, object)))
-    };
-    let repositories = own::<EcrRepository>(client, &queues.repositories, tasks, forget(gone));
-    let pull_secrets = own::<EcrPullSecret>(client, &queues.pull_secrets, tasks, forget(gone));
-    let cluster_pull_secrets = own::<ClusterEcrPullSecret>(client, &queues.cluster_pull_secrets, tasks, forget(gone));
-    let dependants = Dependants {
-        triggers: queues.clone(),
-        repositories: repositories.clone(),
-        pull_secrets: pull_secrets.clone(),
-        cluster_pull_secrets: cluster_pull_secrets.clone(),
-    };
-
-    let ask = dependants.clone();
-    let api: Api<DeserializeGuard<PartialObjectMeta<Namespace>>> = Api::all(client.clone());
-    let (namespaces, task) = watch(api, all(), drop_managed_fields, move |change| match change {
-        Change::Seen(namespace) | Change::Gone(namespace) => ask.of_namespace(namespace),
-        Change::Relisted => ask.all(),
-    });
-    tasks.spawn(named(task, "watch of namespaces"));
-
-    let ask = dependants.clone();
-    let api: Api<DeserializeGuard<PartialObjectMeta<KubeSecret>>> = Api::all(client.clone());
-    // managedFields tell who wrote the data, which itself is never read.
-    let (secrets, task) = watch(
-        api,
-        all().labels(OWNER_UID),
-        |secret| prune(&mut secret.metadata),
-        move |change| match change {
-            Change::Seen(secret) | Change::Gone(secret) => ask.of_secret(secret),
-            Change::Relisted => ask.all_pull_secrets(),
-        },
-    );
-    tasks.spawn(named(task, "watch of Secrets"));
-
-    let ask = dependants.clone();
-    let api: Api<DeserializeGuard<ServiceAccount>> = Api::all(client.clone());
-    let (service_accounts, task) = watch(api, all(), drop_managed_fields, move |change| match change {
-        Change::Seen(account) | Change::Gone(account) => ask.of_service_account(account),
-        Change::Relisted => ask.all_pull_secrets(),
-    });
-    tasks.spawn(named(task, "watch of ServiceAccounts"));
-
-    (
-        Stores { registries, repositories, pull_secrets, cluster_pull_secrets, namespaces, secrets, service_accounts },
-        dependants,
-    )
-}
-
-/// The watch of a kind of ours: changes that ask for work go to its queue.
-fn own<K>(
-    client: &Client,
-    queue: &mpsc::UnboundedSender<ObjectRef<K>>,
-    tasks: &mut JoinSet<&'static str>,
-    gone: impl Fn(String, Gone) + Send + 'static,
-) -> Store<K>
-where
-    K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + Sync + 'static,
-{
-    let api: Api<DeserializeGuard<K>> = Api::all(client.clone());
-    let mut relevant = Relevant::default();
-    let (handle, slot) = (queue.clone(), Arc::new(std::sync::OnceLock::<Store<K>>::new()));
-    let known = slot.clone();
-    let kind = || <K as Resource>::kind(&()).into_owned();
-    let (store, task) = watch(api, watcher::Config::default(), drop_managed_fields, move |change| match change {
-        Change::Seen(object) => {
-            if relevant.is_new(object) {
-                ask(&handle, [object]);
-            }
-        }
-        Change::Gone(object) => gone(kind(), relevant.forget(object)),
-        Change::Relisted => {
-            let objects = known.get().map(Store::state).unwrap_or_default();
-            relevant.missing(&objects).into_iter().for_each(|object| gone(kind(), object));
-            ask(&handle, objects.into_iter().filter(|object| relevant.is_new(&**object)));
-        }
-    });
-    let _ = slot.set(store.clone());
-    tasks.spawn(named(task, "watch of our own objects"));
-    store
-}
-
 /// A panic in one pass is that object's trouble, told and tried again; the process goes on.
 async fn guarded<K: Resource<DynamicType = ()>>(
     object: Arc<K>,
@@ -388,11 +286,28 @@ async fn guarded<K: Resource<DynamicType = ()>>(
     })
 }
 
-async fn named(task: impl Future<Output = ()>, name: &'static str) -> &'static str {
-    task.await;
-    name
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-fn drop_managed_fields<K: Resource>(object: &mut K) {
-    object.meta_mut().managed_fields = None;
+    #[tokio::test]
+    async fn workers_that_end_because_of_the_stop_are_no_failure() {
+        for _ in 0..50 {
+            let (stop, mut tasks, mut workers) = (CancellationToken::new(), JoinSet::new(), JoinSet::new());
+            stop.cancel();
+            workers.spawn(async { "queue" });
+            tokio::task::yield_now().await;
+            assert!(until_stopped(&stop, &mut tasks, &mut workers).await.is_ok());
+        }
+    }
+
+    #[tokio::test]
+    async fn what_ends_by_itself_or_by_a_panic_ends_the_operator() {
+        let (stop, mut tasks, mut workers) = (CancellationToken::new(), JoinSet::new(), JoinSet::new());
+        workers.spawn(async { "queue" });
+        let ended = until_stopped(&stop, &mut tasks, &mut workers).await.unwrap_err();
+        assert_eq!(ended.to_string(), "the queue ended unexpectedly");
+        tasks.spawn(async { panic!("planted") });
+        assert!(until_stopped(&stop, &mut tasks, &mut workers).await.unwrap_err().to_string().contains("panic"));
+    }
 }
