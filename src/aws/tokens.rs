@@ -75,7 +75,8 @@ impl Tokens {
         now: impl Fn() -> Timestamp,
         fetched: Result<(Secret, Life), AwsError>,
     ) {
-        let seed = format!("{}/{}/{}/{:?}", self.owner_id, key.identity, key.region, key.service);
+        let TokenKey { identity, region, service, scope } = key;
+        let seed = format!("{}/{identity}/{region}/{service:?}/{scope}", self.owner_id);
         let parsed = fetched.and_then(|(auth, life)| {
             Token::parse(auth, life, &seed).map_err(|fault| faulty("GetAuthorizationToken", &fault.to_string()))
         });
@@ -107,10 +108,16 @@ mod tests {
     use super::*;
     use crate::aws::Kind;
     use crate::core::names::Region;
+    use crate::core::scope::Scope;
     use crate::core::token::Service;
 
     fn key() -> TokenKey {
-        TokenKey { identity: "x".into(), region: Region::parse("eu-west-1").unwrap(), service: Service::Private }
+        TokenKey {
+            identity: "x".into(),
+            region: Region::parse("eu-west-1").unwrap(),
+            service: Service::Private,
+            scope: Scope::Identity,
+        }
     }
 
     fn at(second: i64) -> Timestamp {

@@ -14,5 +14,6 @@ pub mod policy;
 pub mod pull_secret;
 pub mod reason;
 pub mod repository;
+pub mod scope;
 pub mod selector;
 pub mod token;

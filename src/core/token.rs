@@ -10,6 +10,7 @@ use sha2::{Digest, Sha256};
 use zeroize::Zeroizing;
 
 use crate::core::names::Region;
+use crate::core::scope::Scope;
 
 /// Text that must never be shown. It has no `Display`, its `Debug` tells nothing, and its memory is wiped.
 #[derive(Clone, PartialEq, Eq)]
@@ -53,6 +54,8 @@ pub struct TokenKey {
     pub region: Region,
     /// For which registry.
     pub service: Service,
+    /// What it may do at most.
+    pub scope: Scope,
 }
 
 /// A token as registries take it.

@@ -7,6 +7,7 @@ use crate::api::{HostKind as HostName, RegistryEntry};
 use crate::core::hosts::{HostKind, PUBLIC_HOST, PUBLIC_REGION, RegistryHost};
 use crate::core::names::{AccountId, Region};
 use crate::core::reason::{Problem, Reason};
+use crate::core::scope::Scope;
 use crate::core::token::{Service, TokenKey};
 
 /// What a registry has to give: its own account and Region first, then those it adds.
@@ -55,8 +56,12 @@ pub fn logins(requests: &[Request<'_>]) -> Result<Vec<Login>, Problem> {
 }
 
 fn of_request(Request { asked, offer }: Request<'_>) -> Result<Vec<Login>, Problem> {
-    let token =
-        |region: &Region, service| TokenKey { identity: offer.identity.clone(), region: region.clone(), service };
+    let token = |region: &Region, service| TokenKey {
+        identity: offer.identity.clone(),
+        region: region.clone(),
+        service,
+        scope: Scope::Identity,
+    };
     if asked.public.is_some() {
         let region = Region::parse(PUBLIC_REGION).map_err(|error| Problem::new(Reason::Invalid, error.to_string()))?;
         return Ok(vec![Login { host: PUBLIC_HOST.to_owned(), token: token(&region, Service::Public) }]);
