@@ -10,6 +10,7 @@ mod pull_secret;
 mod pull_secret_kind;
 mod pull_secret_parse;
 mod pull_secret_status;
+mod pull_secret_write;
 mod registries;
 mod registry;
 mod report;

@@ -1,35 +1,42 @@
 //! What a pull secret asks for, with the registries it names and the rights of its namespaces.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
 
 use kube::ResourceExt;
 
 use crate::api::{RegistryEntry, TokenAccess, WhenNotAllowed};
 use crate::controller::context::Context;
-use crate::controller::pull_secret_kind::PullSecret;
+use crate::controller::pull_secret_kind::{Labelled, PullSecret};
 use crate::controller::registries::Registry;
 use crate::core::access::Access;
 use crate::core::pull_secret::{Login, Offer, Request, logins};
 use crate::core::reason::{Problem, gather};
+use crate::core::scope::ceiling;
 use crate::core::selector::NamespaceView;
 use crate::core::token::{TokenKey, fingerprint};
 
 /// What a pull secret asks for, with the registries it names.
 pub(super) struct Desired {
     pub(super) name: String,
-    pub(super) logins: Vec<Login>,
-    /// A fingerprint of everything but the tokens.
-    pub(super) content: String,
     /// By the identity that mints: the registry and its caller.
     pub(super) minters: BTreeMap<String, (Registry, String)>,
     /// Registries that can't be used just now: they hold back no other.
     pub(super) failures: Vec<Problem>,
-    /// Namespaces that are to hold the Secret.
-    pub(super) allowed: BTreeSet<String>,
+    /// Namespaces that are to hold the Secret, with what is to be in it.
+    pub(super) allowed: BTreeMap<String, Arc<Variant>>,
     /// Namespaces that are selected and have no right to it.
     pub(super) denied: BTreeSet<String>,
     /// Those of the denied that lose what they have.
     cleared: BTreeSet<String>,
+}
+
+/// What is to be in a Secret: one and the same wherever the rights are the same.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Variant {
+    pub(super) logins: Vec<Login>,
+    /// A fingerprint of everything but the tokens.
+    pub(super) content: String,
 }
 
 impl Desired {
@@ -42,6 +49,24 @@ impl Desired {
     pub(super) fn is_frozen(&self, namespace: &str) -> bool {
         self.denied.contains(namespace) && !self.cleared.contains(namespace)
     }
+
+    /// All entries, by host: with different tokens where the rights are different.
+    pub(super) fn by_host(&self) -> BTreeMap<&str, Vec<&Login>> {
+        let variants: HashMap<*const Variant, &Variant> =
+            self.allowed.values().map(|variant| (Arc::as_ptr(variant), &**variant)).collect();
+        let mut hosts = BTreeMap::<_, Vec<_>>::new();
+        for login in variants.values().flat_map(|variant| &variant.logins) {
+            hosts.entry(login.host.as_str()).or_default().push(login);
+        }
+        hosts
+    }
+}
+
+/// An entry of `spec.registries` with its registry, as it is.
+struct Asked {
+    entry: RegistryEntry,
+    registry: Registry,
+    offer: Offer,
 }
 
 /// Resolves and parses; registries that can't be used are left out and told.
@@ -49,14 +74,13 @@ impl Desired {
 /// # Errors
 /// Where nothing of it can be served.
 pub(super) async fn desired<K: PullSecret>(object: &K, context: &Context) -> Result<Desired, Problem> {
-    let spec = object.common();
     object.not_implemented()?;
     let (mut minters, mut asked, mut failures) = (BTreeMap::new(), Vec::new(), Vec::new());
     for entry in object.entries() {
-        match offered(&entry, context).await {
-            Ok((registry, offer, caller)) => {
-                minters.insert(offer.identity.clone(), (registry.clone(), caller));
-                asked.push((entry, registry, offer));
+        match offered(entry, context).await {
+            Ok((found, caller)) => {
+                minters.insert(found.offer.identity.clone(), (found.registry.clone(), caller));
+                asked.push(found);
             }
             Err(problem) => failures.push(problem),
         }
@@ -64,58 +88,85 @@ pub(super) async fn desired<K: PullSecret>(object: &K, context: &Context) -> Res
     if let Some(problem) = gather(&failures).filter(|_| asked.is_empty()) {
         return Err(problem);
     }
-    let requests: Vec<_> = asked.iter().map(|(asked, _, offer)| Request { asked, offer }).collect();
-    let logins = logins(&requests)?;
-    let registries: Vec<_> = asked.iter().map(|(_, registry, _)| registry).collect();
-    let rights = rights(object, context, &registries)?;
-    let name = spec.secret_name.clone().unwrap_or_else(|| object.name_any());
-    let template = serde_json::to_string(&spec.secret_template).unwrap_or_default();
-    let described = logins.iter().map(|login| {
-        let TokenKey { identity, region, .. } = &login.token;
-        format!("{} {identity} {region}", login.host)
-    });
-    let shape = fingerprint(&[&name, &described.collect::<Vec<_>>().join(","), &template]);
-    let Rights { allowed, denied, cleared } = rights;
-    Ok(Desired { name, logins, content: shape, minters, failures, allowed, denied, cleared })
+    let name = object.common().secret_name.clone().unwrap_or_else(|| object.name_any());
+    let Rights { allowed, denied, cleared } = rights(object, &name, &asked, &object.namespaces(context)?)?;
+    Ok(Desired { name, minters, failures, allowed, denied, cleared })
 }
 
-async fn offered(entry: &RegistryEntry, context: &Context) -> Result<(Registry, Offer, String), Problem> {
+async fn offered(entry: RegistryEntry, context: &Context) -> Result<(Asked, String), Problem> {
     let name = entry.registry_ref.clone().unwrap_or_default().name;
     let registry = context.registries.resolve(&name).await?;
     let offer = context.registries.offer(&registry).await?;
     let caller = context.registries.pull_caller(&registry).await?;
-    Ok((registry, offer, caller))
+    Ok((Asked { entry, registry, offer }, caller))
 }
 
 #[derive(Default)]
 struct Rights {
-    allowed: BTreeSet<String>,
+    allowed: BTreeMap<String, Arc<Variant>>,
     denied: BTreeSet<String>,
     cleared: BTreeSet<String>,
 }
 
-/// The namespaces it means, by whether each of its registries lets them have a token.
-fn rights<K: PullSecret>(object: &K, context: &Context, registries: &[&Registry]) -> Result<Rights, Problem> {
-    let mut rights = Rights::default();
-    for (name, labels) in object.namespaces(context)? {
-        let view = NamespaceView { name: &name, labels: &labels };
-        let denies = |registry: &&&Registry| {
-            let access = Access::of(registry.spec.allow.as_deref().unwrap_or_default(), view);
-            let globs = if object.common().access == TokenAccess::Push { &access.push } else { &access.pull };
-            globs.is_empty()
-        };
-        let removes = |registry: &&Registry| {
-            registry.spec.pull.as_ref().is_some_and(|pull| pull.when_not_allowed == WhenNotAllowed::Remove)
-        };
-        let denying: Vec<_> = registries.iter().filter(denies).copied().collect();
-        if denying.is_empty() {
-            rights.allowed.insert(name);
+/// The namespaces it means, by whether each of its registries lets them have a token, and for which repositories.
+fn rights<K: PullSecret>(object: &K, name: &str, asked: &[Asked], namespaces: &[Labelled]) -> Result<Rights, Problem> {
+    let access = object.common().access;
+    let (mut rights, mut variants) = (Rights::default(), HashMap::new());
+    for (namespace, labels) in namespaces {
+        let view = NamespaceView { name: namespace, labels };
+        let (ceilings, denying): (Vec<_>, Vec<_>) =
+            asked.iter().map(|asked| ceiling_of(asked, access, view)).partition(Result::is_ok);
+        if !denying.is_empty() {
+            if denying.into_iter().any(|denial| denial == Err(WhenNotAllowed::Remove)) {
+                rights.cleared.insert(namespace.clone());
+            }
+            rights.denied.insert(namespace.clone());
             continue;
         }
-        if denying.iter().any(removes) {
-            rights.cleared.insert(name.clone());
-        }
-        rights.denied.insert(name);
+        let ceilings: Vec<_> = ceilings.into_iter().flatten().collect();
+        let variant = match variants.get(&ceilings) {
+            Some(variant) => Arc::clone(variant),
+            None => Arc::new(variant(object, name, asked, &ceilings)?),
+        };
+        variants.insert(ceilings, variant.clone());
+        rights.allowed.insert(namespace.clone(), variant);
     }
     Ok(rights)
+}
+
+/// What a registry lets a namespace have of what is asked; else what becomes of what the namespace has. Tokens that aren't
+/// cut down are the same for all who may have one.
+fn ceiling_of(
+    Asked { entry, registry, offer }: &Asked,
+    access: TokenAccess,
+    namespace: NamespaceView<'_>,
+) -> Result<Vec<String>, WhenNotAllowed> {
+    let given = Access::of(registry.spec.allow.as_deref().unwrap_or_default(), namespace);
+    let allowed = if access == TokenAccess::Push { &given.push } else { &given.pull };
+    let globs = ceiling(allowed, entry.repositories.as_deref());
+    match (globs.is_empty(), offer.scoped && entry.public.is_none()) {
+        (true, _) => Err(registry.spec.pull.as_ref().map(|pull| pull.when_not_allowed).unwrap_or_default()),
+        (false, true) => Ok(globs),
+        (false, false) => Ok(Vec::new()),
+    }
+}
+
+fn variant<K: PullSecret>(
+    object: &K,
+    name: &str,
+    asked: &[Asked],
+    ceilings: &[Vec<String>],
+) -> Result<Variant, Problem> {
+    let requests = asked.iter().zip(ceilings);
+    let requests: Vec<_> =
+        requests.map(|(asked, ceiling)| Request { asked: &asked.entry, offer: &asked.offer, ceiling }).collect();
+    let spec = object.common();
+    let logins = logins(&requests, spec.access)?;
+    let template = serde_json::to_string(&spec.secret_template).unwrap_or_default();
+    let described = logins.iter().map(|login| {
+        let TokenKey { identity, region, scope, .. } = &login.token;
+        format!("{} {identity} {region} {scope}", login.host)
+    });
+    let content = fingerprint(&[name, &described.collect::<Vec<_>>().join(","), &template]);
+    Ok(Variant { logins, content })
 }

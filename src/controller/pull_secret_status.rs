@@ -23,6 +23,9 @@ const MOST_NAMED: usize = 10;
 /// After a conflict with another writer.
 const SOON: Duration = Duration::from_millis(200);
 
+/// What asking for tokens gave.
+pub(super) type Tokens = BTreeMap<TokenKey, Lookup>;
+
 /// What became of the namespaces.
 #[derive(Debug, Default)]
 pub struct Served {
@@ -33,14 +36,14 @@ pub struct Served {
     /// Are going away.
     pub terminating: BTreeSet<String>,
     /// What asking for tokens gave, as far as it was asked.
-    tokens: BTreeMap<TokenKey, Lookup>,
+    pub(super) tokens: Tokens,
     /// Somebody else wrote at the same time.
     pub again_soon: bool,
 }
 
 impl Served {
     /// Nobody yet, with these answers for tokens.
-    pub fn of(tokens: BTreeMap<TokenKey, Lookup>) -> Self {
+    pub fn of(tokens: Tokens) -> Self {
         Self { tokens, ..Self::default() }
     }
 
@@ -50,9 +53,9 @@ impl Served {
     }
 
     /// A namespace that isn't served.
-    pub fn fail(&mut self, namespace: String, reason: Reason, why: String) {
+    pub fn fail(&mut self, namespace: String, problem: Problem) {
         self.ready.remove(&namespace);
-        self.failed.insert(namespace, Problem::new(reason, why));
+        self.failed.insert(namespace, problem);
     }
 
     /// Whether the namespace is wanted and only just now not served.
@@ -114,9 +117,7 @@ pub(super) async fn report<K: PullSecret>(
 
 /// Pure: what the namespaces and tokens add up to.
 fn verdict(desired: &Desired, served: &Served, now: Timestamp) -> (Verdict, Option<Problem>) {
-    let failures: Vec<_> =
-        served.failures().map(|(error, _)| error.problem("*")).chain(desired.failures.clone()).collect();
-    let tokens = gather(&failures);
+    let tokens = gather(&overdue(desired, served));
     let until = served
         .first_to_end()
         .map(|marks| format!("; the last token works until {}", marks.life.expires_at))
@@ -140,7 +141,8 @@ fn verdict(desired: &Desired, served: &Served, now: Timestamp) -> (Verdict, Opti
         (_, None) => {}
     }
     if let Some((namespace, problem)) = served.failed.first_key_value() {
-        if desired.allowed.len() == 1 {
+        let alike = served.failed.values().all(|other| other == problem);
+        if served.failed.len() == desired.allowed.len() && alike {
             return hold(problem.clone(), false);
         }
         let lead = Problem::new(
@@ -177,6 +179,14 @@ fn verdict(desired: &Desired, served: &Served, now: Timestamp) -> (Verdict, Opti
         )),
         None,
     )
+}
+
+/// What keeps Secrets that are there from being renewed. (A namespace without one tells its reason itself.)
+fn overdue(desired: &Desired, served: &Served) -> Vec<Problem> {
+    let served_with = desired.allowed.iter().filter(|(namespace, _)| served.ready.contains_key(*namespace));
+    let tokens: BTreeSet<_> = served_with.flat_map(|(_, variant)| &variant.logins).map(|login| &login.token).collect();
+    let failures = tokens.into_iter().filter_map(|token| served.tokens.get(token)?.failure.as_ref());
+    failures.map(|(error, _)| error.problem("*")).chain(desired.failures.clone()).collect()
 }
 
 /// The life of the token that ends first, as it was last told.
@@ -222,7 +232,11 @@ fn status<K: PullSecret>(object: &K, old: &PullSecretStatus, desired: &Desired, 
         expires_at: first.map(|marks| in_seconds(marks.life.expires_at).into()),
         refresh_at: served.ready.values().map(|marks| marks.refresh_at).min().map(|at| in_seconds(at).into()),
         last_refreshed_at: first.map(|marks| in_seconds(marks.life.issued_at).into()),
-        registries: desired.logins.iter().map(|login| registry(login, old, desired, served)).collect(),
+        registries: desired
+            .by_host()
+            .iter()
+            .map(|(host, logins)| registry(host, logins, old, desired, served))
+            .collect(),
         namespaces: Some(NamespaceCounts {
             desired: count(desired.allowed.len()),
             ready: count(served.ready.len()),
@@ -241,19 +255,24 @@ fn status<K: PullSecret>(object: &K, old: &PullSecretStatus, desired: &Desired, 
     }
 }
 
-fn registry(login: &Login, old: &PullSecretStatus, desired: &Desired, served: &Served) -> RegistryStatus {
-    let lookup = served.tokens.get(&login.token);
-    let before = old.registries.iter().find(|registry| registry.host == login.host);
-    let token = lookup.and_then(|lookup| lookup.token.as_ref());
-    let expires_at = match token {
-        Some(token) => Some(in_seconds(token.life.expires_at).into()),
-        None => before.and_then(|before| before.expires_at.clone()),
-    };
+fn registry(
+    host: &str,
+    logins: &[&Login],
+    old: &PullSecretStatus,
+    desired: &Desired,
+    served: &Served,
+) -> RegistryStatus {
+    let lookups = || logins.iter().filter_map(|login| served.tokens.get(&login.token));
+    let first_to_end = lookups().filter_map(|lookup| lookup.token.as_ref()).map(|token| token.life.expires_at).min();
+    let before = old.registries.iter().find(|registry| registry.host == host);
     RegistryStatus {
-        host: login.host.clone(),
-        caller_arn: desired.caller(login).map(str::to_owned),
-        expires_at,
-        error: lookup.and_then(|lookup| lookup.failure.as_ref()).map(|(error, _)| error.to_string()),
+        host: host.to_owned(),
+        caller_arn: logins.first().and_then(|login| desired.caller(login)).map(str::to_owned),
+        expires_at: match first_to_end {
+            Some(expires_at) => Some(in_seconds(expires_at).into()),
+            None => before.and_then(|before| before.expires_at.clone()),
+        },
+        error: lookups().find_map(|lookup| lookup.failure.as_ref()).map(|(error, _)| error.to_string()),
     }
 }
 

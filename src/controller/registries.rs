@@ -174,6 +174,7 @@ impl Registries {
             accounts: first(registry.account.clone(), accounts),
             regions: first(registry.region.clone(), regions),
             identity: known.id.clone(),
+            scoped: false,
         })
     }
 

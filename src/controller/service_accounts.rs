@@ -11,7 +11,7 @@ use crate::controller::context::Context;
 use crate::controller::pull_secret_kind::PullSecret;
 use crate::controller::pull_secret_parse::Desired;
 use crate::controller::pull_secret_status::Served;
-use crate::core::reason::Reason;
+use crate::core::reason::{Problem, Reason};
 
 /// Adds the name where its Secret is there, and takes it out where this object once added it and no longer wants it.
 pub(super) async fn bring_about<K: PullSecret>(object: &K, context: &Context, desired: &Desired, served: &mut Served) {
@@ -39,11 +39,10 @@ pub(super) async fn bring_about<K: PullSecret>(object: &K, context: &Context, de
             Ok(_) => {}
             Err(error) if is_not_found(&error) => {}
             Err(error) if is_conflict(&error) => served.again_soon = true,
-            Err(error) => served.fail(
-                namespace,
-                Reason::Transient,
-                format!("ServiceAccount {}: {}", account.name_any(), words(&error)),
-            ),
+            Err(error) => {
+                let message = format!("ServiceAccount {}: {}", account.name_any(), words(&error));
+                served.fail(namespace, Problem::new(Reason::Transient, message));
+            }
         }
     }
 }

@@ -177,7 +177,7 @@ impl Problem {
     }
 }
 
-/// Several problems told as one: the most lasting reason leads, every message is kept.
+/// Several problems told as one: the most lasting reason leads, every message is kept, once.
 #[must_use]
 pub fn gather(problems: &[Problem]) -> Option<Problem> {
     let weight = |reason: Reason| match reason.class() {
@@ -187,9 +187,13 @@ pub fn gather(problems: &[Problem]) -> Option<Problem> {
         Class::Converged => 3,
     };
     let lead = problems.iter().min_by_key(|problem| weight(problem.reason))?;
-    let rest = problems.iter().filter(|problem| !std::ptr::eq(*problem, lead));
-    let message = rest.fold(lead.message.clone(), |all, problem| all + "; " + &problem.message);
-    Some(Problem { reason: lead.reason, message })
+    let mut messages = vec![lead.message.as_str()];
+    for problem in problems {
+        if !messages.contains(&problem.message.as_str()) {
+            messages.push(&problem.message);
+        }
+    }
+    Some(Problem { reason: lead.reason, message: messages.join("; ") })
 }
 
 #[cfg(test)]
@@ -202,6 +206,7 @@ mod tests {
             Problem::new(Reason::Throttled, "slow down"),
             Problem::new(Reason::Denied, "needs ecr:X"),
             Problem::new(Reason::Transient, "again"),
+            Problem::new(Reason::Throttled, "slow down"),
         ];
         let told = gather(&all).unwrap();
         assert_eq!(told, Problem::new(Reason::Denied, "needs ecr:X; slow down; again"));

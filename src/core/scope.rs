@@ -3,6 +3,7 @@
 use std::fmt;
 
 use crate::api::TokenAccess;
+use crate::core::glob;
 use crate::core::names::AccountId;
 
 /// The ceiling of a token, as the session policy of whoever signs it puts it.
@@ -51,4 +52,23 @@ impl fmt::Display for Scope {
             }
         }
     }
+}
+
+/// What of `allowed` is `asked` for: globs, sorted, none of which another one covers. Nothing asked is everything asked.
+#[must_use]
+pub fn ceiling(allowed: &[String], asked: Option<&[String]>) -> Vec<String> {
+    let common = |asked: &[String]| {
+        let pairs = allowed.iter().flat_map(|may| asked.iter().map(move |wish| (may, wish)));
+        let narrower = pairs.filter_map(|(may, wish)| match (glob::matches(may, wish), glob::matches(wish, may)) {
+            (true, _) => Some(wish.clone()),
+            (_, true) => Some(may.clone()),
+            _ => None,
+        });
+        narrower.collect::<Vec<_>>()
+    };
+    let mut globs = asked.map_or_else(|| allowed.to_vec(), common);
+    globs.sort();
+    globs.dedup();
+    let covered = |glob: &String| globs.iter().any(|other| other != glob && glob::matches(other, glob));
+    globs.iter().filter(|glob| !covered(glob)).cloned().collect()
 }

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::api::{HostKind as HostName, RegistryEntry};
+use crate::api::{HostKind as HostName, RegistryEntry, TokenAccess};
 use crate::core::hosts::{HostKind, PUBLIC_HOST, PUBLIC_REGION, RegistryHost};
 use crate::core::names::{AccountId, Region};
 use crate::core::reason::{Problem, Reason};
@@ -21,15 +21,19 @@ pub struct Offer {
     pub regions: Vec<Region>,
     /// The identity that mints.
     pub identity: String,
+    /// Whether its tokens are cut down to what a namespace may do with them.
+    pub scoped: bool,
 }
 
-/// One entry of `spec.registries` beside what its registry offers.
+/// One entry of `spec.registries` beside what its registry offers, and to whom.
 #[derive(Debug, Clone, Copy)]
 pub struct Request<'a> {
     /// What is asked for.
     pub asked: &'a RegistryEntry,
     /// What there is.
     pub offer: &'a Offer,
+    /// Globs over the repositories that the tokens may be for.
+    pub ceiling: &'a [String],
 }
 
 /// An entry of the docker config.
@@ -41,34 +45,48 @@ pub struct Login {
     pub token: TokenKey,
 }
 
-/// The entries for all requests, by host.
+/// The entries for all requests, by host, with tokens for `access`.
 ///
 /// # Errors
-/// `NotAllowed` for an account or Region that the registry doesn't offer, `Invalid` for hosts that don't exist there.
-pub fn logins(requests: &[Request<'_>]) -> Result<Vec<Login>, Problem> {
+/// `NotAllowed` for an account or Region that the registry doesn't offer, `Invalid` for hosts that don't exist there,
+/// `ScopeUnavailable` where repositories are named and the registry doesn't cut its tokens down.
+pub fn logins(requests: &[Request<'_>], access: TokenAccess) -> Result<Vec<Login>, Problem> {
     let mut by_host = BTreeMap::new();
     for request in requests {
-        for login in of_request(*request)? {
+        for login in of_request(*request, access)? {
             by_host.entry(login.host.clone()).or_insert(login);
         }
     }
     Ok(by_host.into_values().collect())
 }
 
-fn of_request(Request { asked, offer }: Request<'_>) -> Result<Vec<Login>, Problem> {
-    let token = |region: &Region, service| TokenKey {
+fn of_request(Request { asked, offer, ceiling }: Request<'_>, access: TokenAccess) -> Result<Vec<Login>, Problem> {
+    if asked.repositories.is_some() && !offer.scoped {
+        return Err(Problem::new(
+            Reason::ScopeUnavailable,
+            format!(
+                "spec.registries: EcrRegistry {} has pull.scopeTokens Never, so its tokens can't be cut down to `repositories`; take these out, or set it to Required",
+                offer.registry
+            ),
+        ));
+    }
+    let token = |region: &Region, service, scope: &Scope| TokenKey {
         identity: offer.identity.clone(),
         region: region.clone(),
         service,
-        scope: Scope::Identity,
+        scope: if offer.scoped { scope.clone() } else { Scope::Identity },
     };
     if asked.public.is_some() {
         let region = Region::parse(PUBLIC_REGION).map_err(|error| Problem::new(Reason::Invalid, error.to_string()))?;
-        return Ok(vec![Login { host: PUBLIC_HOST.to_owned(), token: token(&region, Service::Public) }]);
+        return Ok(vec![Login {
+            host: PUBLIC_HOST.to_owned(),
+            token: token(&region, Service::Public, &Scope::Public),
+        }]);
     }
     let accounts =
         narrowed("accounts", asked.accounts.as_deref(), &offer.accounts, &offer.registry, AccountId::as_str)?;
     let regions = narrowed("regions", asked.regions.as_deref(), &offer.regions, &offer.registry, Region::as_str)?;
+    let scope = Scope::repositories(access, accounts.clone(), ceiling.to_vec());
     let classic = [HostName::Classic];
     let kinds = asked.hosts.as_deref().unwrap_or(&classic);
     let mut all = Vec::new();
@@ -80,7 +98,7 @@ fn of_request(Request { asked, offer }: Request<'_>) -> Result<Vec<Login>, Probl
                     format!("spec.registries: Region {region} has no {} registry hosts", kind.as_str()),
                 )
             })?;
-            all.push(Login { host: host.to_string(), token: token(region, Service::Private) });
+            all.push(Login { host: host.to_string(), token: token(region, Service::Private, &scope) });
         }
     }
     Ok(all)

@@ -1,0 +1,183 @@
+//! Writing a pull secret's Secrets: each namespace gets what its rights allow, and nothing of somebody else's is lost.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use futures::StreamExt;
+use jiff::Timestamp;
+use kube::runtime::reflector::ObjectRef;
+
+use crate::cluster::{Applied, SecretWriter, words};
+use crate::controller::context::Context;
+use crate::controller::pull_secret::Secrets;
+use crate::controller::pull_secret_kind::PullSecret;
+use crate::controller::pull_secret_parse::{Desired, Variant};
+use crate::controller::pull_secret_status::{Served, Tokens};
+use crate::core::pull_secret::{Login, Marks, SecretOwner, Seen, docker_config};
+use crate::core::reason::{Problem, Reason};
+use crate::core::token::{Secret, Token, fingerprint};
+
+/// Writes to the API server under way at once, for one object.
+const CONCURRENT_WRITES: usize = 16;
+
+/// Writes the Secrets that are `due`, with the tokens that `served` has.
+pub(super) async fn write<K: PullSecret>(
+    object: &K,
+    context: &Context,
+    desired: &Desired,
+    due: Vec<(String, Arc<Variant>)>,
+    seen: &Secrets,
+    served: &mut Served,
+) {
+    let writer = SecretWriter::new(
+        context.client.clone(),
+        desired.name.clone(),
+        object.owner_reference(),
+        object.template_labels(),
+        object.template_annotations(),
+    );
+    let tokens = served.tokens.clone();
+    let all_usable = desired.failures.is_empty();
+    // What is to be written is made when its turn comes: of many variants, few are in memory at once.
+    let batches = by_variant(due).into_values().map(|(variant, namespaces)| {
+        let contents = contents(object, &variant, &tokens, all_usable).map(Arc::new);
+        futures::stream::iter(namespaces.into_iter().map(move |namespace| (namespace, contents.clone())))
+    });
+    let requests = futures::stream::iter(batches).flatten().map(|(namespace, contents)| {
+        let there = seen.get(&(namespace.clone(), desired.name.clone()));
+        let holder = holder(object, context, &namespace, &desired.name);
+        let writer = &writer;
+        async move {
+            let outcome = match (holder, contents) {
+                (Holder::Another(owner), _) => Err(foreign(&writer.name, &format!("it belongs to {owner}"))),
+                (_, Err(problem)) => there.and_then(|there| there.marks.clone()).map(Written::Kept).ok_or(problem),
+                (Holder::Nobody(orphan), Ok(contents)) => {
+                    put(writer, &namespace, &contents, there, orphan.as_ref()).await
+                }
+            };
+            (namespace, outcome)
+        }
+    });
+    let mut answers = requests.buffer_unordered(CONCURRENT_WRITES);
+    while let Some((namespace, outcome)) = answers.next().await {
+        match outcome {
+            Ok(Written::Kept(marks) | Written::Done(marks)) => drop(served.ready.insert(namespace, marks)),
+            Ok(Written::Terminating) => drop(served.terminating.insert(namespace)),
+            Err(problem) => served.fail(namespace, problem),
+        }
+    }
+}
+
+type Batches = BTreeMap<String, (Arc<Variant>, Vec<String>)>;
+
+fn by_variant(due: Vec<(String, Arc<Variant>)>) -> Batches {
+    let mut batches = Batches::new();
+    for (namespace, variant) in due {
+        batches.entry(variant.content.clone()).or_insert_with(|| (variant, Vec::new())).1.push(namespace);
+    }
+    batches
+}
+
+enum Written {
+    Done(Marks),
+    /// As it was.
+    Kept(Marks),
+    Terminating,
+}
+
+/// Writes one, unless what is there is as good or better.
+async fn put(
+    writer: &SecretWriter,
+    namespace: &str,
+    contents: &Contents,
+    there: Option<&Seen>,
+    orphan: Option<&Seen>,
+) -> Result<Written, Problem> {
+    if let Some(marks) = there.and_then(|there| better(there, contents)) {
+        return Ok(Written::Kept(marks));
+    }
+    match writer.apply(namespace, &contents.marks, &contents.data, there.or(orphan)).await {
+        Ok(Applied::Done) => Ok(Written::Done(contents.marks.clone())),
+        Ok(Applied::Terminating) => Ok(Written::Terminating),
+        Ok(Applied::Foreign(why)) => Err(foreign(&writer.name, &why)),
+        Err(error) => Err(Problem::new(Reason::Transient, words(&error))),
+    }
+}
+
+fn foreign(name: &str, why: &str) -> Problem {
+    Problem::new(
+        Reason::SecretConflict,
+        format!("a Secret {name} is there and isn't this object's, and was left as it is: {why}"),
+    )
+}
+
+/// The data for all namespaces with the same rights, with what is noted beside it.
+struct Contents {
+    data: Secret,
+    marks: Marks,
+    /// Whether every host that is asked for has its token in it.
+    complete: bool,
+}
+
+/// # Errors
+/// Why there is nothing to write: no token at all is to be had, or it doesn't fit.
+fn contents<K: PullSecret>(
+    object: &K,
+    variant: &Variant,
+    tokens: &Tokens,
+    all_usable: bool,
+) -> Result<Contents, Problem> {
+    let token = |login: &Login| tokens.get(&login.token).and_then(|lookup| lookup.token.clone());
+    let held: Vec<_> = variant.logins.iter().filter_map(|login| Some((login.host.as_str(), token(login)?))).collect();
+    let first_to_end = held.iter().map(|(_, token)| &**token).min_by_key(|token: &&Token| token.life.expires_at);
+    let first_due = held.iter().map(|(_, token)| token.refresh_at).min();
+    let (Some(first_to_end), Some(refresh_at)) = (first_to_end, first_due) else {
+        let failures = variant.logins.iter().filter_map(|login| tokens.get(&login.token)?.failure.as_ref());
+        let problem = failures.map(|(error, _)| error.problem("*")).next();
+        return Err(problem.unwrap_or_else(|| Problem::new(Reason::Transient, "no token yet")));
+    };
+    let entries = held.iter().map(|(host, token)| (*host, &**token));
+    let data = docker_config(entries).map_err(|error| Problem::new(Reason::Invalid, error.to_string()))?;
+    let lives = held.iter().map(|(host, token)| format!("{host} {} {}", token.life.issued_at, token.life.expires_at));
+    let marks = Marks {
+        owner: object.owner(),
+        content: variant.content.clone(),
+        tokens: fingerprint(&[&lives.collect::<Vec<_>>().join(",")]),
+        life: first_to_end.life,
+        refresh_at,
+    };
+    Ok(Contents { data, marks, complete: all_usable && held.len() == variant.logins.len() })
+}
+
+/// The marks of a Secret that is better left alone: it holds the very same; or what could be written lacks a token, which
+/// it may still hold, and its own are good for a while.
+fn better(there: &Seen, contents: &Contents) -> Option<Marks> {
+    let now = Timestamp::now();
+    let outlives = |marks: &Marks| !contents.complete && there.intact && marks.life.dies_soon_at() > now;
+    there.marks.clone().filter(|marks| there.holds(&contents.marks) || outlives(marks))
+}
+
+/// Who holds the Secret of that name.
+enum Holder {
+    /// Another pull secret.
+    Another(SecretOwner),
+    /// Nobody, or this object; a Secret that was written for one that no longer exists may be taken over.
+    Nobody(Option<Seen>),
+}
+
+fn holder<K: PullSecret>(object: &K, context: &Context, namespace: &str, name: &str) -> Holder {
+    let secret = context.stores.secrets.get(&ObjectRef::new(name).within(namespace));
+    let Some(seen) = secret.and_then(|secret| Seen::read(&secret.metadata)) else {
+        return Holder::Nobody(None);
+    };
+    if seen.owner_uid == object.owner().uid || !context.stores.is_pull_secret(&seen.owner_uid) {
+        return Holder::Nobody(Some(seen));
+    }
+    let unknown = || SecretOwner {
+        kind: "pull secret".into(),
+        namespace: None,
+        name: seen.owner_uid.clone(),
+        uid: seen.owner_uid.clone(),
+    };
+    Holder::Another(seen.marks.as_ref().map_or_else(unknown, |marks| marks.owner.clone()))
+}
