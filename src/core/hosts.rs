@@ -11,6 +11,8 @@ use crate::core::names::{AccountId, Region};
 pub const PUBLIC_HOST: &str = "public.ecr.aws";
 /// The Region that issues ECR Public's tokens; no other does.
 pub const PUBLIC_REGION: &str = "us-east-1";
+/// The partition that has ECR Public; no other does.
+pub const PUBLIC_PARTITION: &str = "aws";
 
 /// A partition of AWS: a family of Regions with a DNS suffix and an ARN prefix of its own.
 #[derive(Debug, PartialEq, Eq)]

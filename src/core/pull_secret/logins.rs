@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use crate::api::{HostKind as HostName, RegistryEntry, TokenAccess};
-use crate::core::hosts::{HostKind, PUBLIC_HOST, PUBLIC_REGION, RegistryHost};
+use crate::core::hosts::{HostKind, PUBLIC_HOST, PUBLIC_PARTITION, PUBLIC_REGION, Partition, RegistryHost};
 use crate::core::names::{AccountId, Region};
 use crate::core::reason::{Problem, Reason};
 use crate::core::scope::Scope;
@@ -77,6 +77,15 @@ fn of_request(Request { asked, offer, ceiling }: Request<'_>, access: TokenAcces
         scope: if offer.scoped { scope.clone() } else { Scope::Identity },
     };
     if asked.public.is_some() {
+        if let Some(region) = offer.regions.iter().find(|region| Partition::of(region).id != PUBLIC_PARTITION) {
+            return Err(Problem::new(
+                Reason::Invalid,
+                format!(
+                    "spec.registries: ECR Public takes identities of partition {PUBLIC_PARTITION} alone; EcrRegistry {} is in {region}",
+                    offer.registry
+                ),
+            ));
+        }
         let region = Region::parse(PUBLIC_REGION).map_err(|error| Problem::new(Reason::Invalid, error.to_string()))?;
         return Ok(vec![Login {
             host: PUBLIC_HOST.to_owned(),
@@ -132,5 +141,85 @@ fn host_kind(name: HostName) -> HostKind {
         HostName::Classic => HostKind::Classic,
         HostName::DualStack => HostKind::DualStack,
         HostName::Fips => HostKind::Fips,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::api::PublicRegistry;
+
+    fn offer(regions: &[&str], scoped: bool) -> Offer {
+        Offer {
+            registry: "default".into(),
+            accounts: ["123456789012", "210987654321"].map(|text| AccountId::parse(text).unwrap()).into(),
+            regions: regions.iter().map(|text| Region::parse(text).unwrap()).collect(),
+            identity: "me".into(),
+            scoped,
+        }
+    }
+
+    fn of(asked: &RegistryEntry, offer: &Offer, ceiling: &[&str]) -> Result<Vec<Login>, Problem> {
+        let ceiling: Vec<_> = ceiling.iter().map(|glob| (*glob).to_owned()).collect();
+        logins(&[Request { asked, offer, ceiling: &ceiling }], TokenAccess::Pull)
+    }
+
+    fn list(items: &[&str]) -> Option<Vec<String>> {
+        Some(items.iter().map(|item| (*item).to_owned()).collect())
+    }
+
+    #[test]
+    fn everything_offered_is_the_default_and_hosts_of_one_region_share_a_token() {
+        let logins = of(&RegistryEntry::default(), &offer(&["eu-west-1", "us-east-1"], true), &["team-a/*"]).unwrap();
+        let hosts: Vec<_> = logins.iter().map(|login| login.host.as_str()).collect();
+        let expected = ["123456789012", "210987654321"].map(|account| {
+            ["eu-west-1", "us-east-1"].map(|region| format!("{account}.dkr.ecr.{region}.amazonaws.com"))
+        });
+        assert_eq!(hosts, expected.as_flattened());
+        let mut tokens: Vec<_> = logins.iter().map(|login| &login.token).collect();
+        tokens.sort();
+        tokens.dedup();
+        assert_eq!(tokens.len(), 2);
+        assert_eq!(tokens[0].scope.to_string(), "Pull 123456789012,210987654321 team-a/*");
+    }
+
+    #[test]
+    fn an_entry_narrows_what_is_offered_and_asks_for_nothing_beyond() {
+        let offer = offer(&["eu-west-1"], true);
+        let entry = RegistryEntry { accounts: list(&["210987654321"]), ..RegistryEntry::default() };
+        let logins = of(&entry, &offer, &["*"]).unwrap();
+        assert_eq!(logins.len(), 1);
+        assert_eq!(logins[0].token.scope.to_string(), "Pull 210987654321 *", "its scope has no other account either");
+        for entry in [
+            RegistryEntry { accounts: list(&["111111111111"]), ..RegistryEntry::default() },
+            RegistryEntry { regions: list(&["us-east-1"]), ..RegistryEntry::default() },
+        ] {
+            assert_eq!(of(&entry, &offer, &["*"]).unwrap_err().reason, Reason::NotAllowed);
+        }
+    }
+
+    #[test]
+    fn repositories_are_not_named_where_tokens_cannot_be_cut_down() {
+        let entry = RegistryEntry { repositories: list(&["team-a/*"]), ..RegistryEntry::default() };
+        let refused = of(&entry, &offer(&["eu-west-1"], false), &["*"]).unwrap_err();
+        assert_eq!(refused.reason, Reason::ScopeUnavailable);
+        let whole = of(&RegistryEntry::default(), &offer(&["eu-west-1"], false), &[]).unwrap();
+        assert_eq!(whole[0].token.scope, Scope::Identity);
+    }
+
+    #[test]
+    fn ecr_public_has_one_host_and_one_region_and_is_not_for_other_partitions() {
+        let entry = RegistryEntry { public: Some(PublicRegistry {}), ..RegistryEntry::default() };
+        let logins = of(&entry, &offer(&["eu-west-1"], true), &[]).unwrap();
+        assert_eq!((logins[0].host.as_str(), logins[0].token.region.as_str()), ("public.ecr.aws", "us-east-1"));
+        assert_eq!(logins[0].token.scope, Scope::Public);
+        assert_eq!(of(&entry, &offer(&["cn-north-1"], true), &[]).unwrap_err().reason, Reason::Invalid);
+    }
+
+    #[test]
+    fn a_region_without_such_hosts_says_so() {
+        let entry = RegistryEntry { hosts: Some(vec![HostName::DualStack]), ..RegistryEntry::default() };
+        let refused = of(&entry, &offer(&["us-iso-east-1"], true), &["*"]).unwrap_err();
+        assert!(refused.message.contains("us-iso-east-1"), "{refused}");
     }
 }
