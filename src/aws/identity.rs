@@ -20,6 +20,7 @@ use jiff::Timestamp;
 use crate::aws::AwsError;
 use crate::aws::ecr::{Ecr, timestamp};
 use crate::aws::error::{faulty, incomplete};
+use crate::aws::tagging::Tagging;
 use crate::core::names::{AccountId, Region};
 use crate::core::token::{Life, Secret, Service};
 
@@ -134,6 +135,12 @@ impl Session {
     #[must_use]
     pub fn ecr(&self, account: &AccountId) -> Ecr {
         Ecr::new(&self.config, account)
+    }
+
+    /// The tagging API in this session's Region.
+    #[must_use]
+    pub fn tagging(&self) -> Tagging {
+        Tagging::new(&self.config)
     }
 
     /// Who this is. Needs no permission.

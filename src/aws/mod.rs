@@ -4,10 +4,12 @@ mod ecr;
 mod error;
 mod identity;
 mod snapshot;
+mod tagging;
 mod tokens;
 
 pub use ecr::{Ecr, Images, Named};
 pub use error::{AwsError, Kind};
 pub use identity::{Caller, Credentials, Endpoint, Session, SessionOptions, StaticKey};
 pub use snapshot::Snapshots;
+pub use tagging::Tagging;
 pub use tokens::{Lookup, Tokens};

@@ -2,19 +2,49 @@
 //! batches of a hundred by name where that is cheaper or listing isn't allowed.
 
 use std::collections::HashMap;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use crate::aws::{AwsError, Ecr, Kind};
+use jiff::{SignedDuration, Timestamp};
+
+use crate::aws::{AwsError, Ecr, Kind, Tagging};
+use crate::core::ownership::Tags;
 use crate::core::repository::Core;
 
 /// Names in one call (service model, `RepositoryNameList`).
 const BATCH: usize = 100;
+/// What is denied isn't tried again before: permissions are given by people.
+const TRY_AGAIN: SignedDuration = SignedDuration::from_hours(1);
 
-/// Takes snapshots, and remembers which way is cheaper.
+/// Takes snapshots, and remembers which way is cheaper and which ways are denied.
 #[derive(Debug, Default)]
 pub struct Snapshots {
-    /// By registry: the pages that its last listing took, or none where listing isn't allowed.
-    pages: Mutex<HashMap<String, Option<usize>>>,
+    registries: Mutex<HashMap<String, Known>>,
+}
+
+/// Of one registry.
+#[derive(Debug, Default, Clone, Copy)]
+struct Known {
+    /// The pages that the last listing took.
+    pages: Option<usize>,
+    listing: Leave,
+    tagging: Leave,
+}
+
+/// Whether a call is allowed, as far as that is known.
+#[derive(Debug, Default, Clone, Copy)]
+struct Leave {
+    denied: Option<Timestamp>,
+}
+
+impl Leave {
+    fn may_be_given(self, now: Timestamp) -> bool {
+        self.denied.is_none_or(|at| now.duration_since(at) >= TRY_AGAIN)
+    }
+
+    fn learn<T>(&mut self, answer: &Result<T, AwsError>, now: Timestamp) {
+        let is_denied = answer.as_ref().is_err_and(|error| error.kind == Kind::Denied);
+        self.denied = is_denied.then_some(now);
+    }
 }
 
 impl Snapshots {
@@ -22,33 +52,67 @@ impl Snapshots {
     ///
     /// # Errors
     /// Where ECR can't be asked.
-    pub async fn take(&self, registry: &str, ecr: &Ecr, names: Vec<String>) -> Result<HashMap<String, Core>, AwsError> {
+    pub async fn take(
+        &self,
+        registry: &str,
+        ecr: &Ecr,
+        names: Vec<String>,
+        now: Timestamp,
+    ) -> Result<HashMap<String, Core>, AwsError> {
+        let known = self.known(registry);
         let batches = names.len().div_ceil(BATCH);
-        let known = self.pages.lock().unwrap_or_else(PoisonError::into_inner).get(registry).copied();
         // Before the first listing, it can't be known that one is cheaper than a single batch.
-        let by_name = match known {
-            None => batches <= 1,
-            Some(None) => true,
-            Some(Some(pages)) => batches < pages,
-        };
-        if by_name {
+        let is_cheaper = known.pages.map_or(batches > 1, |pages| pages <= batches);
+        if !(is_cheaper && known.listing.may_be_given(now)) {
             return by_names(ecr, names).await;
         }
-        match listing(ecr).await {
+        let listed = listing(ecr).await;
+        self.learn(registry, |known| known.listing.learn(&listed, now));
+        match listed {
             Ok((all, pages)) => {
-                self.remember(registry, Some(pages));
+                self.learn(registry, |known| known.pages = Some(pages));
                 Ok(all)
             }
-            Err(error) if error.kind == Kind::Denied => {
-                self.remember(registry, None);
-                by_names(ecr, names).await
-            }
+            Err(error) if error.kind == Kind::Denied => by_names(ecr, names).await,
             Err(error) => Err(error),
         }
     }
 
-    fn remember(&self, registry: &str, pages: Option<usize>) {
-        self.pages.lock().unwrap_or_else(PoisonError::into_inner).insert(registry.to_owned(), pages);
+    /// The tags of those repositories that the tagging API knows, by ARN: a hint, see [`Tagging::of`]. None at all where
+    /// asking was denied a short while ago.
+    ///
+    /// # Errors
+    /// Where it can't be asked.
+    pub async fn tags(
+        &self,
+        registry: &str,
+        tagging: &Tagging,
+        arns: &[String],
+        now: Timestamp,
+    ) -> Result<HashMap<String, Tags>, AwsError> {
+        if !self.known(registry).tagging.may_be_given(now) {
+            return Ok(HashMap::new());
+        }
+        let tags = tagging.of(arns).await;
+        self.learn(registry, |known| known.tagging.learn(&tags, now));
+        tags
+    }
+
+    /// Permissions may have been given: what was denied is tried again.
+    pub fn try_again(&self, registry: &str) {
+        self.learn(registry, |known| (known.listing, known.tagging) = Default::default());
+    }
+
+    fn known(&self, registry: &str) -> Known {
+        self.registries().get(registry).copied().unwrap_or_default()
+    }
+
+    fn learn(&self, registry: &str, what: impl FnOnce(&mut Known)) {
+        what(self.registries().entry(registry.to_owned()).or_default());
+    }
+
+    fn registries(&self) -> MutexGuard<'_, HashMap<String, Known>> {
+        self.registries.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
-use crate::core::repository::next_check;
+use crate::core::repository::{Aspect, next_check};
 
 /// Kept in memory only: after a restart the rounds go on where they were, since turns belong to the objects.
 #[derive(Debug)]
@@ -18,7 +18,8 @@ pub struct Checks {
 #[derive(Debug, Default)]
 struct State {
     last: HashMap<String, Timestamp>,
-    suspects: HashSet<String>,
+    suspects: HashMap<String, Vec<Aspect>>,
+    tags_seen: HashSet<String>,
     deleted: HashSet<String>,
 }
 
@@ -44,14 +45,30 @@ impl Checks {
         self.state().last.insert(uid.to_owned(), now);
     }
 
-    /// A snapshot shows it other than declared. Returns whether that is news.
-    pub fn suspect(&self, uid: &str) -> bool {
-        self.state().suspects.insert(uid.to_owned())
+    /// A snapshot shows it other than declared, in these aspects. Returns whether that is news.
+    pub fn suspect(&self, uid: &str, aspects: &[Aspect]) -> bool {
+        let before = self.state().suspects.insert(uid.to_owned(), aspects.to_vec());
+        before.is_none_or(|before| before != aspects)
     }
 
-    /// Whether it is.
-    pub fn is_suspect(&self, uid: &str) -> bool {
-        self.state().suspects.contains(uid)
+    /// The aspects in which it is.
+    pub fn suspected(&self, uid: &str) -> Option<Vec<Aspect>> {
+        self.state().suspects.get(uid).cloned()
+    }
+
+    /// Whether the last snapshot showed its tags, so that they needn't be read in its turn.
+    pub fn set_tags_seen(&self, uid: &str, seen: bool) {
+        let mut state = self.state();
+        if seen {
+            state.tags_seen.insert(uid.to_owned());
+        } else {
+            state.tags_seen.remove(uid);
+        }
+    }
+
+    /// Whether it did.
+    pub fn tags_seen(&self, uid: &str) -> bool {
+        self.state().tags_seen.contains(uid)
     }
 
     /// It was looked at, and is as declared.
@@ -74,6 +91,7 @@ impl Checks {
         let mut state = self.state();
         state.last.remove(uid);
         state.suspects.remove(uid);
+        state.tags_seen.remove(uid);
         state.deleted.remove(uid);
     }
 

@@ -1,6 +1,8 @@
-//! Drift: one snapshot of a registry's repositories an interval, compared with what each object declares. Those that
-//! differ are looked at by name; nobody else is.
+//! Drift: one snapshot of a registry's repositories and their tags an interval, compared with what each object declares.
+//! Those that differ are looked at by name. What no snapshot shows is read repository by repository, in turns.
 
+use std::collections::HashMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
@@ -12,66 +14,108 @@ use crate::controller::context::Context;
 use crate::controller::registries::Registry;
 use crate::controller::repository_parse::{applied, desired, held};
 use crate::core::policy::WantedPolicy;
-use crate::core::repository::{Aspect, Core, Desired, Digests, Wanted, check_every, core_steps};
+use crate::core::repository::{Aspect, Core, Desired, Digests, Wanted, check_every, core_steps, missing_tags};
 
 /// Where `readBudgetPerHour` isn't set.
 const READS_PER_HOUR: u32 = 3600;
 
-/// Takes a snapshot if it is time for one, or if it is asked for `anew`, and brings the length of a round of checks up to date. Returns that length.
-pub(super) async fn watch(registry: &Registry, context: &Context, anew: bool) -> Option<Duration> {
+/// An object with what it declares.
+type Declared = (Arc<EcrRepository>, Desired);
+
+/// Why there may be something to do before it is time.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Ask {
+    /// A person asks for a snapshot.
+    pub anew: bool,
+    /// The registry's spec changed.
+    pub changed: bool,
+}
+
+/// Takes a snapshot if it is time for one, or asked for, and brings the length of a round of checks up to date. Returns
+/// that length.
+pub(super) async fn watch(registry: &Registry, context: &Context, ask: Ask) -> Option<Duration> {
     let interval = context.registries.drift_interval(&registry.name);
-    let due = context.registries.snapshot_due(&registry.name, interval, Timestamp::now());
-    if !(due || anew) {
+    let takes = context.registries.snapshot_due(&registry.name, interval, Timestamp::now()) || ask.anew;
+    if !(takes || ask.changed) {
         return context.registries.check_every(&registry.name);
     }
     let objects = context.stores.repositories.state_filter(|object| object.spec.registry_ref.name == registry.name);
-    let declared: Vec<_> =
-        objects.iter().filter_map(|object| Some((object, desired(object, registry, context).ok()?))).collect();
-    let reads = declared.iter().map(|(_, desired)| reads(desired)).fold(0, u32::saturating_add);
+    let declared = objects.into_iter().filter_map(|object| {
+        let desired = desired(&object, registry, context).ok()?;
+        Some((object, desired))
+    });
+    let declared: Vec<Declared> = declared.collect();
+    if takes {
+        ask_how_it_scans(registry, context).await;
+        if ask.anew {
+            context.snapshots.try_again(&registry.name);
+        }
+        compare(registry, context, &declared).await;
+    }
+
+    let reads = declared.iter().map(|(object, desired)| {
+        let tags_seen = context.checks.tags_seen(&object.uid().unwrap_or_default());
+        reads(desired, tags_seen)
+    });
     let budget =
         registry.spec.read_budget_per_hour.and_then(|budget| u32::try_from(budget).ok()).unwrap_or(READS_PER_HOUR);
-    let every = check_every(interval, budget, reads);
+    let every = check_every(interval, budget, reads.fold(0, u32::saturating_add));
     context.registries.set_check_every(&registry.name, every);
+    every
+}
 
-    let held: Vec<_> = declared
-        .iter()
-        .filter_map(|(object, desired)| {
-            let created = held(object, desired)?;
-            // A change that is still on its way is no drift.
-            let settled = !applied(object).stale(&Digests::of(desired)).contains(&Aspect::Core);
-            settled.then_some((object, desired, created))
-        })
-        .collect();
-    let ecr = registry.ecr();
-    match ecr.registry_scanning().await {
+async fn ask_how_it_scans(registry: &Registry, context: &Context) {
+    match registry.ecr().registry_scanning().await {
         Ok(how) => context.registries.set_scanning(&registry.name, how),
         // It is for a message and to spare useless writes; without the permission things go on as they were.
         Err(error) => tracing::debug!(registry = registry.name, %error, "registry scanning isn't known"),
     }
-    if held.is_empty() {
-        return every;
-    }
-    let names = held.iter().map(|(_, desired, _)| desired.name.to_string()).collect();
-    match context.snapshots.take(&registry.name, &ecr, names).await {
-        Ok(all) => {
-            let scans = context.registries.scanning(&registry.name).is_some();
-            for (object, desired, created) in &held {
-                if differs(desired, *created, all.get(desired.name.as_str()), scans) {
-                    suspect(object, context);
-                }
-            }
-        }
-        Err(error) => {
-            tracing::warn!(registry = registry.name, %error, "no snapshot");
-            context.registries.snapshot_failed(&registry.name);
-        }
-    }
-    every
 }
 
-/// The calls that a check of the repository takes: its tags, and each policy that is declared.
-fn reads(desired: &Desired) -> u32 {
-    1 + u32::from(desired.lifecycle != Wanted::Untouched) + u32::from(desired.policy != WantedPolicy::Untouched)
+/// Compares what is declared with a snapshot, and has those that differ looked at.
+async fn compare(registry: &Registry, context: &Context, declared: &[Declared]) {
+    let held: Vec<_> =
+        declared.iter().filter_map(|(object, desired)| Some((object, desired, held(object, desired)?))).collect();
+    if held.is_empty() {
+        return;
+    }
+    let names = held.iter().map(|(_, desired, _)| desired.name.to_string()).collect();
+    let arns: Vec<_> = held.iter().map(|(_, desired, _)| desired.arn.clone()).collect();
+    let (ecr, tagging, now) = (registry.ecr(), registry.manager.tagging(), Timestamp::now());
+    let (cores, tags) = futures::join!(
+        context.snapshots.take(&registry.name, &ecr, names, now),
+        context.snapshots.tags(&registry.name, &tagging, &arns, now)
+    );
+    let cores = cores
+        .inspect_err(|error| {
+            tracing::warn!(registry = registry.name, %error, "no snapshot");
+            context.registries.snapshot_failed(&registry.name);
+        })
+        .ok();
+    let tags = tags
+        .inspect_err(|error| tracing::info!(registry = registry.name, %error, "tags are read one by one, in turns"))
+        .unwrap_or_default();
+    let scans = context.registries.scanning(&registry.name).is_some();
+    for (object, desired, created) in held {
+        let tags = tags.get(&desired.arn);
+        context.checks.set_tags_seen(&desired.owner.uid, tags.is_some());
+        // A change that is still on its way is no drift.
+        let stale = applied(object).stale(&Digests::of(desired));
+        let is_settled = |aspect| !stale.contains(&aspect);
+        let core = |all: &HashMap<_, _>| differs(desired, created, all.get(desired.name.as_str()), scans);
+        if is_settled(Aspect::Core) && cores.as_ref().is_some_and(core) {
+            suspect(object, context, &Aspect::ALL);
+        } else if is_settled(Aspect::Tags) && tags.is_some_and(|tags| !missing_tags(desired, tags).is_empty()) {
+            suspect(object, context, &[Aspect::Tags]);
+        }
+    }
+}
+
+/// The calls that a check of the repository takes: its tags, where no snapshot shows them, and each policy that is declared.
+fn reads(desired: &Desired, tags_seen: bool) -> u32 {
+    u32::from(!tags_seen)
+        + u32::from(desired.lifecycle != Wanted::Untouched)
+        + u32::from(desired.policy != WantedPolicy::Untouched)
 }
 
 fn differs(desired: &Desired, created: Timestamp, there: Option<&Core>, registry_scans: bool) -> bool {
@@ -79,8 +123,8 @@ fn differs(desired: &Desired, created: Timestamp, there: Option<&Core>, registry
     !there.is_some_and(same)
 }
 
-fn suspect(object: &EcrRepository, context: &Context) {
-    if context.checks.suspect(&object.uid().unwrap_or_default()) {
+fn suspect(object: &EcrRepository, context: &Context, aspects: &[Aspect]) {
+    if context.checks.suspect(&object.uid().unwrap_or_default(), aspects) {
         // A closed queue means that the process is ending.
         let _ = context.repositories.send(ObjectRef::from_obj(object));
     }

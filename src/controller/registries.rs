@@ -243,9 +243,11 @@ impl Registries {
     pub fn snapshot_due(&self, name: &str, interval: Duration, now: Timestamp) -> bool {
         let mut rounds = self.rounds.lock().unwrap_or_else(PoisonError::into_inner);
         let round = rounds.entry(name.to_owned()).or_default();
-        let due = round.next_snapshot.is_none_or(|next| next <= now);
+        let later = now.saturating_add(SignedDuration::try_from(interval).unwrap_or_default()).ok();
+        // Further away than an interval: it was made shorter.
+        let due = round.next_snapshot.is_none_or(|next| next <= now || Some(next) > later);
         if due {
-            round.next_snapshot = now.saturating_add(SignedDuration::try_from(interval).unwrap_or_default()).ok();
+            round.next_snapshot = later;
         }
         due
     }

@@ -11,7 +11,7 @@ use kube::{Api, ResourceExt};
 use crate::api::{EcrRegistry, EcrRegistryStatus, RECONCILE_AT, ScopeTokens};
 use crate::controller::annotations::asks_anew;
 use crate::controller::context::{Change, Context, RegistryChange};
-use crate::controller::drift;
+use crate::controller::drift::{self, Ask};
 use crate::controller::report::transition;
 use crate::core::conditions::{Verdict, conditions};
 use crate::core::hosts::{HostKind, RegistryHost};
@@ -74,8 +74,11 @@ async fn look(object: &EcrRegistry, context: &Context, status: &mut EcrRegistryS
     status.registry_host =
         RegistryHost::new(registry.account.clone(), registry.region.clone(), kind).map(|host| host.to_string());
     registry.works()?;
-    let anew = asks_anew(object, status.last_handled_reconcile_at.as_ref()).is_some();
-    status.full_check_every = drift::watch(&registry, context, anew).await.and_then(drift::spelled);
+    let ask = Ask {
+        anew: asks_anew(object, status.last_handled_reconcile_at.as_ref()).is_some(),
+        changed: status.observed_generation != object.metadata.generation,
+    };
+    status.full_check_every = drift::watch(&registry, context, ask).await.and_then(drift::spelled);
     status.pull_caller_arn = Some(context.registries.pull_caller(&registry).await?);
     not_implemented(object)?;
     Ok(format!("account {} as {}", registry.account, registry.caller_arn))

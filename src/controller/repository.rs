@@ -8,18 +8,22 @@ use kube::runtime::controller::Action;
 use kube::{Api, ResourceExt};
 
 use crate::api::{AdoptionPolicy, EcrRepository, FINALIZER};
+use crate::aws::Ecr;
 use crate::cluster::{is_conflict, is_not_found, set_finalizer};
 use crate::controller::annotations::{asks_anew, is_suspended, suspended};
 use crate::controller::context::Context;
 use crate::controller::registries::Registry;
 use crate::controller::report::Report;
 use crate::controller::repository_apply::{Outcome, exists_already, step_through};
-use crate::controller::repository_observe::{Seen, observe};
+use crate::controller::repository_observe::{Glance, Seen, glance, observe};
 use crate::controller::repository_parse::{Stop, applied, desired, held, is_young};
 use crate::controller::repository_status::{report, told};
 use crate::controller::{deletion, export};
 use crate::core::reason::{Problem, Reason, gather};
 use crate::core::repository::{self, Aspect, Desired, Digests, Observed};
+
+/// What a snapshot can't show of everybody: each repository has its turn.
+const IN_TURN: [Aspect; 3] = [Aspect::Tags, Aspect::Lifecycle, Aspect::Policy];
 
 /// How much a pass asks AWS.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -28,6 +32,8 @@ enum Look {
     None,
     /// It was never there: created without asking first, ECR itself says if there is one.
     Create,
+    /// The policies alone, in its turn: a snapshot shows all the rest. A difference asks for a whole look.
+    Policies,
     /// These aspects.
     At(Vec<Aspect>),
 }
@@ -71,11 +77,15 @@ async fn pass(object: &EcrRepository, context: &Context) -> Result<Report, Stop>
     let (aspects, seen) = match look {
         Look::None => return Ok(told(object, context, &registry, &desired, &[], &Outcome::nothing(&desired))),
         Look::Create => (Aspect::ALL.to_vec(), Seen::nothing()),
-        Look::At(aspects) => {
-            let seen = Box::pin(observe(object, &ecr, &desired, &aspects)).await?;
-            visible_by_now(object, &desired, seen.observed.as_ref())?;
-            (if seen.observed.is_some() { aspects } else { Aspect::ALL.to_vec() }, seen)
+        Look::Policies => {
+            let Glance { differs, unseen } = glance(object, &ecr, &desired).await;
+            if !differs {
+                let outcome = Outcome { unseen, ..Outcome::nothing(&desired) };
+                return Ok(told(object, context, &registry, &desired, &[Aspect::Lifecycle, Aspect::Policy], &outcome));
+            }
+            look_at(object, &ecr, &desired, IN_TURN.to_vec()).await?
         }
+        Look::At(aspects) => look_at(object, &ecr, &desired, aspects).await?,
     };
     let outcome = step_through(object, context, &registry, &ecr, &desired, seen).await?;
     if !exists_already(&outcome) {
@@ -90,13 +100,24 @@ async fn pass(object: &EcrRepository, context: &Context) -> Result<Report, Stop>
     Ok(told(object, context, &registry, &desired, &Aspect::ALL, &outcome))
 }
 
+/// What is there of these aspects; of all of them where nothing is.
+async fn look_at(
+    object: &EcrRepository,
+    ecr: &Ecr,
+    desired: &Desired,
+    aspects: Vec<Aspect>,
+) -> Result<(Vec<Aspect>, Seen), Stop> {
+    let seen = Box::pin(observe(object, ecr, desired, &aspects)).await?;
+    visible_by_now(object, desired, seen.observed.as_ref())?;
+    Ok((if seen.observed.is_some() { aspects } else { Aspect::ALL.to_vec() }, seen))
+}
+
 fn asked_anew(object: &EcrRepository) -> bool {
     asks_anew(object, object.status.as_ref().and_then(|status| status.last_handled_reconcile_at.as_ref())).is_some()
 }
 
 fn look(object: &EcrRepository, context: &Context, registry: &Registry, desired: &Desired) -> Look {
     let uid = object.uid().unwrap_or_default();
-    let suspect = context.checks.is_suspect(&uid);
     if held(object, desired).is_none() {
         let refused = ["AlreadyExists", "Conflict", "AdoptionDenied"];
         let conditions = object.status.iter().flat_map(|status| &status.conditions);
@@ -104,15 +125,16 @@ fn look(object: &EcrRepository, context: &Context, registry: &Registry, desired:
         let asks_first = desired.plan_only || desired.adoption != AdoptionPolicy::Deny || known_to_exist;
         return if asks_first { Look::At(Aspect::ALL.to_vec()) } else { Look::Create };
     }
-    if suspect || asked_anew(object) {
+    if asked_anew(object) {
         return Look::At(Aspect::ALL.to_vec());
     }
-    let stale = applied(object).stale(&Digests::of(desired));
+    let mut stale = applied(object).stale(&Digests::of(desired));
+    stale.extend(context.checks.suspected(&uid).into_iter().flatten());
     if !stale.is_empty() {
         return Look::At(stale);
     }
     if context.checks.is_due(&uid, context.registries.check_every(&registry.name), Timestamp::now()) {
-        return Look::At(vec![Aspect::Tags, Aspect::Lifecycle, Aspect::Policy]);
+        return if context.checks.tags_seen(&uid) { Look::Policies } else { Look::At(IN_TURN.to_vec()) };
     }
     Look::None
 }

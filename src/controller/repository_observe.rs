@@ -3,10 +3,11 @@
 use crate::api::EcrRepository;
 use crate::aws::{AwsError, Ecr};
 use crate::controller::repository_status::POLICY;
+use crate::core::lifecycle::LifecycleDocument;
 use crate::core::ownership::Owner;
-use crate::core::policy::WantedPolicy;
+use crate::core::policy::{PolicyDocument, WantedPolicy};
 use crate::core::reason::Problem;
-use crate::core::repository::{Aspect, Desired, Observed, Reading, Wanted};
+use crate::core::repository::{Aspect, Desired, Observed, Reading, Wanted, policies_differ};
 
 /// What was seen, and what couldn't be.
 #[derive(Debug, Default)]
@@ -35,20 +36,10 @@ pub(super) async fn observe(
     aspects: &[Aspect],
 ) -> Result<Seen, Problem> {
     let name = desired.name.as_str();
-    let had_policy = object.status.as_ref().is_some_and(|status| status.managed_policies.iter().any(|it| it == POLICY));
-    let reads = |aspect| aspects.contains(&aspect) && !desired.is_invalid(aspect);
-    let core = async { if reads(Aspect::Core) { Some(ecr.describe(name).await) } else { None } };
-    let lifecycle = async {
-        let concerns = desired.lifecycle != Wanted::Untouched;
-        if concerns && reads(Aspect::Lifecycle) { ecr.lifecycle_policy(name).await } else { Ok(Reading::Unread) }
-    };
-    // A policy of ours that is no longer declared is taken back; one that never was isn't even read.
-    let policy = async {
-        let concerns = desired.policy != WantedPolicy::Untouched || had_policy;
-        if concerns && reads(Aspect::Policy) { ecr.repository_policy(name).await } else { Ok(Reading::Unread) }
-    };
+    let core = async { if aspects.contains(&Aspect::Core) { Some(ecr.describe(name).await) } else { None } };
+    let policies = policies(object, ecr, desired, aspects);
+    let (tags, core, (lifecycle, policy)) = futures::join!(ecr.tags(&desired.arn), core, policies);
     let told = |error: AwsError| error.problem(&desired.arn);
-    let (tags, core, lifecycle, policy) = futures::join!(ecr.tags(&desired.arn), core, lifecycle, policy);
     let mut seen = Seen::default();
     let Some(tags) = tags.map_err(told)? else {
         return Ok(seen);
@@ -74,8 +65,50 @@ pub(super) async fn observe(
     Ok(seen)
 }
 
+/// What a look at the policies alone tells. Nothing may be written on the strength of it: whose the repository is
+/// wasn't asked.
+#[derive(Debug)]
+pub(super) struct Glance {
+    /// Whether they aren't as declared.
+    pub differs: bool,
+    /// What couldn't be read.
+    pub unseen: Vec<(Aspect, AwsError)>,
+}
+
+/// Looks at the policies alone.
+pub(super) async fn glance(object: &EcrRepository, ecr: &Ecr, desired: &Desired) -> Glance {
+    let (lifecycle, policy) = policies(object, ecr, desired, &Aspect::ALL).await;
+    let mut seen = Seen::nothing();
+    let lifecycle = seen.note(Aspect::Lifecycle, lifecycle);
+    let policy = seen.note(Aspect::Policy, policy);
+    Glance { differs: policies_differ(desired, &lifecycle, &policy), unseen: seen.unseen }
+}
+
+type Read<T> = Result<Reading<T>, AwsError>;
+
+async fn policies(
+    object: &EcrRepository,
+    ecr: &Ecr,
+    desired: &Desired,
+    aspects: &[Aspect],
+) -> (Read<LifecycleDocument>, Read<PolicyDocument>) {
+    let name = desired.name.as_str();
+    let had_policy = object.status.as_ref().is_some_and(|status| status.managed_policies.iter().any(|it| it == POLICY));
+    let reads = |aspect| aspects.contains(&aspect) && !desired.is_invalid(aspect);
+    let lifecycle = async {
+        let concerns = desired.lifecycle != Wanted::Untouched;
+        if concerns && reads(Aspect::Lifecycle) { ecr.lifecycle_policy(name).await } else { Ok(Reading::Unread) }
+    };
+    // A policy of ours that is no longer declared is taken back; one that never was isn't even read.
+    let policy = async {
+        let concerns = desired.policy != WantedPolicy::Untouched || had_policy;
+        if concerns && reads(Aspect::Policy) { ecr.repository_policy(name).await } else { Ok(Reading::Unread) }
+    };
+    futures::join!(lifecycle, policy)
+}
+
 impl Seen {
-    fn note<T>(&mut self, aspect: Aspect, read: Result<Reading<T>, AwsError>) -> Reading<T> {
+    fn note<T>(&mut self, aspect: Aspect, read: Read<T>) -> Reading<T> {
         read.unwrap_or_else(|error| {
             self.unseen.push((aspect, error));
             Reading::Unread

@@ -164,3 +164,52 @@ async fn deletion_that_cannot_be_done_says_how_to_let_go() {
         assert!(world.there(name).is_some());
     }
 }
+
+/// The IAM policy that docs/repositories.md gives.
+fn documented_policy() -> serde_json::Value {
+    let docs = include_str!("../../docs/repositories.md");
+    let (_, rest) = docs.split_once("```json\n").unwrap();
+    serde_json::from_str(rest.split_once("```").unwrap().0).unwrap()
+}
+
+#[tokio::test]
+async fn the_documented_permissions_are_enough() {
+    let world = World::without_registry("leastrights", local_ecr::Config::default()).await;
+    let user = json!({"name": "operator", "accessKey": "AKIAOPERATOR", "secretKey": "hush", "policies": [documented_policy()]});
+    let seed = json!({"accounts": [{"id": ACCOUNT, "users": [user]}]});
+    world.ecr.seed(&serde_json::from_value(seed).unwrap()).unwrap();
+    world.access_key("AKIAOPERATOR", "hush").await;
+    world.register(json!({})).await;
+    world.registry_says("True", "Ready").await;
+    let spec = |mutability: &str, lifecycle: serde_json::Value, tags: serde_json::Value| {
+        json!({
+            "imageTagMutability": mutability, "lifecyclePolicy": lifecycle, "tags": tags, "deletionPolicy": "Delete",
+            "imageScanningConfiguration": {"scanOnPush": mutability == "MUTABLE"},
+            "repositoryPolicy": {"grants": [{"access": "Pull", "accounts": ["210987654321"]}]},
+        })
+    };
+    let rule = json!({"rulePriority": 1, "selection": {"tagStatus": "any", "countType": "imageCountMoreThan", "countNumber": 9}, "action": {"type": "expire"}});
+    world.repository("app", spec("MUTABLE", json!({"rules": [rule]}), json!({"a": "b"}))).await;
+    world.repository_says("app", "True", "Ready").await;
+    world.repository("app", spec("IMMUTABLE", json!({"rules": []}), json!({"c": "d"}))).await;
+    world.repository_says("app", "True", "Ready").await;
+    world.again(&Api::<ecr_operator::api::EcrRegistry>::all(world.client.clone()), &world.registry).await;
+    let snapshot =
+        world.ecr.wait_for_call(crate::support::world::PATIENCE, |call| call.operation == "GetResources").await;
+    assert!(snapshot.is_some());
+    let api = world.api::<EcrRepository>();
+    api.patch("app", &PatchParams::default(), &Patch::Merge(json!({"spec": {"repositoryPolicy": null}})))
+        .await
+        .unwrap();
+    world.repository_says("app", "True", "Ready").await;
+    world.ecr.put_image(ACCOUNT, REGION, "app", &["v1"]).unwrap();
+    api.delete("app", &DeleteParams::default()).await.unwrap();
+    world.repository_says("app", "False", "RepositoryNotEmpty").await;
+    let digests = json!({"repositoryName": "app", "imageIds": [{"imageTag": "v1"}]});
+    world.ecr.behind_the_back(ACCOUNT, REGION, "BatchDeleteImage", digests).unwrap();
+    world.again(&api, "app").await;
+    world.until_gone(&api, "app").await;
+    let refused: Vec<_> =
+        world.ecr.calls().into_iter().filter(|call| !call.is_ok()).map(|call| call.operation).collect();
+    assert_eq!(refused, ["DeleteRepository"], "refused once, for the image");
+}

@@ -3,9 +3,10 @@
 use ecr_operator::api::{EcrRegistry, EcrRepository};
 use futures::StreamExt as _;
 use kube::api::{Api, ListParams, Patch, PatchParams, WatchEvent, WatchParams};
+use local_ecr::{Action, Fault, Matcher};
 use serde_json::json;
 
-use crate::support::world::{ACCOUNT, REGION, World};
+use crate::support::world::{ACCOUNT, PATIENCE, REGION, World};
 
 fn with_everything() -> serde_json::Value {
     json!({
@@ -111,4 +112,133 @@ async fn drift_of_many_is_found_by_one_listing_and_only_what_differs_is_looked_a
     let mut writes = world.writes();
     writes.sort();
     assert_eq!(writes, ["CreateRepository", "PutImageTagMutability"]);
+}
+
+/// A world with so many repositories with everything that one has its turn every few seconds.
+async fn with_many_turns(name: &str, registry: serde_json::Value) -> (World, Vec<String>) {
+    let world = World::new(name).await;
+    let names: Vec<_> = (0..20).map(|n| format!("app-{n}")).collect();
+    for name in &names {
+        world.repository(name, with_everything()).await;
+    }
+    for name in &names {
+        world.repository_says(name, "True", "Ready").await;
+    }
+    let mut spec = json!({"driftInterval": "1m"});
+    crate::support::world::merge(&mut spec, registry);
+    world.ecr.clear_calls();
+    world.register(spec).await;
+    world.registry_says("True", "Ready").await;
+    (world, names)
+}
+
+/// Asks for a snapshot, and waits until it was taken.
+async fn snapshot(world: &World) {
+    let before = world.ecr.count(|call| call.operation == "GetResources");
+    world.again(&Api::<EcrRegistry>::all(world.client.clone()), &world.registry).await;
+    let taken = world.ecr.wait_for_calls(before + 1, PATIENCE, |call| call.operation == "GetResources").await;
+    assert!(taken.len() > before, "a snapshot");
+}
+
+fn count(world: &World, operation: &str) -> usize {
+    world.ecr.calls_of(operation).len()
+}
+
+#[tokio::test]
+async fn tags_of_all_are_read_by_one_call_and_only_those_that_differ_are_read_again() {
+    let world = World::new("tagbatch").await;
+    for name in ["app", "other"] {
+        world.repository(name, json!({"tags": {"team": "a"}})).await;
+        world.repository_says(name, "True", "Ready").await;
+    }
+    let arn = world.there("app").unwrap().arn;
+    let changed = json!({"resourceArn": arn, "tags": [{"Key": "team", "Value": "z"}, {"Key": "theirs", "Value": "x"}]});
+    world.ecr.behind_the_back(ACCOUNT, REGION, "TagResource", changed).unwrap();
+    world.ecr.clear_calls();
+    world.again(&Api::<EcrRegistry>::all(world.client.clone()), &world.registry).await;
+    let repaired = |object: &EcrRepository| object.status.as_ref().is_some_and(|status| status.drift.is_some());
+    world.until(&world.api::<EcrRepository>(), "app", "repaired", repaired).await;
+    let there = world.there("app").unwrap();
+    assert_eq!((there.tags["team"].as_str(), there.tags["theirs"].as_str()), ("a", "x"));
+    assert_eq!(count(&world, "GetResources"), 1);
+    let read = world.ecr.calls_of("ListTagsForResource").into_iter().map(|call| call.resource).collect::<Vec<_>>();
+    assert_eq!(read, ["app"], "nothing is written on the strength of a hint alone");
+    assert_eq!(world.writes(), ["TagResource"]);
+}
+
+#[tokio::test]
+async fn what_the_batch_shows_late_is_looked_at_and_nothing_is_written() {
+    let world = World::new("taglate").await;
+    world.repository("app", json!({"tags": {"team": "a"}})).await;
+    world.repository_says("app", "True", "Ready").await;
+    let stale = json!({"ResourceTagMappingList": [{"ResourceARN": world.there("app").unwrap().arn, "Tags": []}]});
+    let body = Action::Body { status: 200, body: stale.to_string() };
+    world.ecr.fault(Fault::always(Matcher::operation("GetResources"), body));
+    world.ecr.clear_calls();
+    snapshot(&world).await;
+    let read = world.ecr.wait_for_call(PATIENCE, |call| call.operation == "ListTagsForResource").await;
+    assert!(read.is_some(), "ECR itself is asked");
+    world.again(&world.api::<EcrRepository>(), "app").await;
+    let handled = |object: &EcrRepository| {
+        object.status.as_ref().is_some_and(|status| status.last_handled_reconcile_at.is_some())
+    };
+    let after = world.until(&world.api::<EcrRepository>(), "app", "handled", handled).await;
+    assert!(after.status.unwrap().drift.is_none());
+    assert_eq!(world.writes(), [""; 0]);
+}
+
+#[tokio::test]
+async fn in_their_turns_policies_alone_are_read_and_tags_only_where_the_batch_is_denied() {
+    let (world, names) = with_many_turns("turns", json!({})).await;
+    let turn = |operation: &'static str| world.ecr.wait_for_call(PATIENCE, move |call| call.operation == operation);
+    turn("GetLifecyclePolicy").await.expect("a turn");
+    turn("GetRepositoryPolicy").await.expect("a turn");
+    assert_eq!(count(&world, "ListTagsForResource"), 0);
+
+    let denied = Action::Before { code: "AccessDeniedException".to_owned(), status: 400 };
+    world.ecr.fault(Fault::always(Matcher::operation("GetResources"), denied));
+    snapshot(&world).await;
+    for name in &names {
+        let arn = world.there(name).unwrap().arn;
+        let body = json!({"resourceArn": arn, "tagKeys": ["team"]});
+        world.ecr.behind_the_back(ACCOUNT, REGION, "UntagResource", body).unwrap();
+    }
+    turn("ListTagsForResource").await.expect("a turn with tags");
+    turn("TagResource").await.expect("the tag is put back");
+
+    world.ecr.clear_faults();
+    snapshot(&world).await;
+    let all_back =
+        || async { names.iter().all(|name| world.there(name).unwrap().tags.contains_key("team")).then_some(()) };
+    world.eventually("what is denied is tried again when asked, and then all are seen at once", all_back).await;
+}
+
+#[tokio::test]
+async fn a_policy_that_is_changed_behind_our_back_is_found_in_its_turn_and_put_right() {
+    let (world, names) = with_many_turns("policyturn", json!({})).await;
+    for name in &names {
+        let body = json!({"repositoryName": name});
+        world.ecr.behind_the_back(ACCOUNT, REGION, "DeleteRepositoryPolicy", body).unwrap();
+    }
+    let repair = world.ecr.wait_for_call(PATIENCE, |call| call.operation == "SetRepositoryPolicy").await.unwrap();
+    let calls = world.ecr.calls().into_iter().filter(|call| call.resource == repair.resource);
+    let mut operations: Vec<_> = calls.map(|call| call.operation).collect();
+    assert_eq!(operations.pop().unwrap(), "SetRepositoryPolicy");
+    assert!(operations.contains(&"ListTagsForResource".to_owned()), "whose it is, is read before: {operations:?}");
+    let repaired = |object: &EcrRepository| object.status.as_ref().is_some_and(|status| status.drift.is_some());
+    world.until(&world.api::<EcrRepository>(), &repair.resource, "repaired", repaired).await;
+}
+
+#[tokio::test]
+async fn without_a_budget_nothing_is_read_in_turns_and_snapshots_go_on() {
+    let (world, _) = with_many_turns("nobudget", json!({"readBudgetPerHour": 0})).await;
+    let registry = world.registry_says("True", "Ready").await;
+    assert_eq!(registry.status.unwrap().full_check_every, None);
+    for _ in 0..3 {
+        snapshot(&world).await;
+    }
+    let mut asked = world.operations();
+    asked.sort();
+    asked.dedup();
+    assert_eq!(asked, ["DescribeRepositories", "GetRegistryScanningConfiguration"]);
 }

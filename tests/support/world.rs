@@ -65,11 +65,17 @@ impl World {
     pub async fn bare(cluster: &Cluster, name: &str, config: Config) -> Self {
         let namespace = cluster.namespace(name).await;
         let client = cluster.client().await;
-        let access_key = json!({"accessKeyId": config.access_key, "secretAccessKey": config.secret_key});
+        let (id, secret) = (config.access_key.clone(), config.secret_key.clone());
         let world =
             Self { client, ecr: LocalEcr::start(config).await.unwrap(), registry: namespace.clone(), namespace };
-        world.apply(&json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": world.registry, "namespace": NAMESPACE}, "stringData": access_key})).await;
+        world.access_key(&id, &secret).await;
         world
+    }
+
+    /// Makes or changes the Secret with the registry's access key.
+    pub async fn access_key(&self, id: &str, secret: &str) {
+        let data = json!({"accessKeyId": id, "secretAccessKey": secret});
+        self.apply(&json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": self.registry, "namespace": NAMESPACE}, "stringData": data})).await;
     }
 
     /// Makes or changes the registry: this over what every test needs.

@@ -14,6 +14,6 @@ mod tests;
 pub use desired::{Context, Desired, Doomed, Wanted};
 pub use digest::{Aspect, Digests};
 pub use observed::{Core, Encryption, Mutability, Observed, Reading};
-pub use plan::{Guard, Plan, core_steps, deletes, plan, standing_problems};
+pub use plan::{Guard, Plan, core_steps, deletes, missing_tags, plan, policies_differ, standing_problems};
 pub use schedule::{check_every, next_check};
 pub use step::{Creation, Step};

@@ -38,8 +38,7 @@ pub fn plan(desired: &Desired, observed: Option<&Observed>, guard: &Guard<'_>) -
     match observed {
         None => {
             plan.steps.push(Step::Create(creation(desired)));
-            plan.steps.extend(lifecycle_step(desired, &Reading::Absent));
-            plan.add_policy(desired, &Reading::Absent);
+            plan.add_policies(desired, &Reading::Absent, &Reading::Absent);
         }
         Some(observed) => {
             plan.blocked = blocked(desired, &guard.ownership).or_else(|| contested(desired, guard));
@@ -48,8 +47,7 @@ pub fn plan(desired: &Desired, observed: Option<&Observed>, guard: &Guard<'_>) -
                 plan.problems.extend(encryption_problem(desired, core).map(|problem| (Some(Aspect::Core), problem)));
                 plan.steps.extend(core_steps(desired, core, guard.registry_scans));
             }
-            plan.steps.extend(lifecycle_step(desired, &observed.lifecycle));
-            plan.add_policy(desired, &observed.policy);
+            plan.add_policies(desired, &observed.lifecycle, &observed.policy);
         }
     }
     if desired.plan_only && plan.blocked.is_none() && !plan.steps.is_empty() {
@@ -60,7 +58,29 @@ pub fn plan(desired: &Desired, observed: Option<&Observed>, guard: &Guard<'_>) -
     plan
 }
 
+/// Whether the policies, as far as they were read, aren't as declared.
+#[must_use]
+pub fn policies_differ(
+    desired: &Desired,
+    lifecycle: &Reading<LifecycleDocument>,
+    policy: &Reading<PolicyDocument>,
+) -> bool {
+    let mut plan = Plan::default();
+    plan.add_policies(desired, lifecycle, policy);
+    plan != Plan::default()
+}
+
 impl Plan {
+    fn add_policies(
+        &mut self,
+        desired: &Desired,
+        lifecycle: &Reading<LifecycleDocument>,
+        policy: &Reading<PolicyDocument>,
+    ) {
+        self.steps.extend(lifecycle_step(desired, lifecycle));
+        self.add_policy(desired, policy);
+    }
+
     fn add_policy(&mut self, desired: &Desired, there: &Reading<PolicyDocument>) {
         if *there == Reading::Unread {
             return;
@@ -184,13 +204,17 @@ fn encryption_problem(desired: &Desired, core: &Core) -> Option<Problem> {
     })
 }
 
+/// The tags that a repository with the tags `there` lacks, or has with another value.
+#[must_use]
+pub fn missing_tags(desired: &Desired, there: &Tags) -> Tags {
+    let mut wanted = desired.all_tags();
+    wanted.retain(|key, value| there.get(key) != Some(value));
+    wanted
+}
+
 fn tag_steps(desired: &Desired, observed: &Observed, guard: &Guard<'_>) -> Vec<Step> {
+    let set = missing_tags(desired, &observed.tags);
     let wanted = desired.all_tags();
-    let set: Tags = wanted
-        .iter()
-        .filter(|(key, value)| observed.tags.get(*key) != Some(*value))
-        .map(|(k, v)| (k.clone(), v.clone()))
-        .collect();
     let unset: Vec<String> = guard
         .managed_tags
         .iter()

@@ -5,7 +5,10 @@ use serde_json::json;
 
 use super::{Answer, Context, paging};
 use crate::error::ApiError;
-use crate::model::tags;
+use crate::model::{PageQuirks, tags};
+
+/// In one call; all of them are answered at once.
+const MOST_ARNS: i64 = 100;
 
 #[derive(Deserialize)]
 #[serde(rename_all = "PascalCase")]
@@ -26,7 +29,9 @@ pub(crate) struct TagFilter {
 }
 
 pub(crate) fn get_resources(cx: &mut Context<'_>, input: GetResources) -> Answer {
-    let per_page = usize::try_from(input.resources_per_page.unwrap_or(50)).unwrap_or(0);
+    let wanted_arns = input.resource_arn_list.unwrap_or_default();
+    let most = if wanted_arns.is_empty() { 50 } else { MOST_ARNS };
+    let per_page = usize::try_from(input.resources_per_page.unwrap_or(most)).unwrap_or(0);
     if !(1..=100).contains(&per_page) {
         return Err(invalid("ResourcesPerPage must be between 1 and 100"));
     }
@@ -35,10 +40,10 @@ pub(crate) fn get_resources(cx: &mut Context<'_>, input: GetResources) -> Answer
     {
         return Err(invalid("at most 50 TagFilters, each with at most 20 Values"));
     }
-    let wanted_arns = input.resource_arn_list.unwrap_or_default();
     let has_filters = !filters.is_empty() || input.resource_type_filters.is_some();
-    if wanted_arns.len() > 100 || (!wanted_arns.is_empty() && has_filters) {
-        return Err(invalid("ResourceARNList takes up to 100 ARNs and no other filter"));
+    let has_pages = input.resources_per_page.is_some() || input.pagination_token.is_some();
+    if wanted_arns.len() > 100 || (!wanted_arns.is_empty() && (has_filters || has_pages)) {
+        return Err(invalid("ResourceARNList takes up to 100 ARNs, no filter and no pages"));
     }
     cx.authorize_any("tag:GetResources", "*")?;
     let types = input.resource_type_filters.unwrap_or_default();
@@ -53,7 +58,8 @@ pub(crate) fn get_resources(cx: &mut Context<'_>, input: GetResources) -> Answer
     let token = input.pagination_token.as_deref().filter(|token| !token.is_empty());
     let scope = format!("resources {} {}", cx.caller.account, cx.region);
     let items = matching.map(|(name, repository)| (name.as_str(), repository));
-    let (page, next) = paging::page(cx.model.settings.page_quirks, &scope, token, per_page, items)
+    let quirks = if wanted_arns.is_empty() { cx.model.settings.page_quirks } else { PageQuirks::default() };
+    let (page, next) = paging::page(quirks, &scope, token, per_page, items)
         .map_err(|error| ApiError::new("PaginationTokenExpiredException", error.message))?;
     let mappings: Vec<_> = page
         .into_iter()
