@@ -164,8 +164,8 @@ mod tests {
         logins(&[Request { asked, offer, ceiling: &ceiling }], TokenAccess::Pull)
     }
 
-    fn list(items: &[&str]) -> Option<Vec<String>> {
-        Some(items.iter().map(|item| (*item).to_owned()).collect())
+    fn list(items: &[&str]) -> Vec<String> {
+        items.iter().map(|item| (*item).to_owned()).collect()
     }
 
     #[test]
@@ -186,13 +186,13 @@ mod tests {
     #[test]
     fn an_entry_narrows_what_is_offered_and_asks_for_nothing_beyond() {
         let offer = offer(&["eu-west-1"], true);
-        let entry = RegistryEntry { accounts: list(&["210987654321"]), ..RegistryEntry::default() };
+        let entry = RegistryEntry { accounts: Some(list(&["210987654321"])), ..RegistryEntry::default() };
         let logins = of(&entry, &offer, &["*"]).unwrap();
         assert_eq!(logins.len(), 1);
         assert_eq!(logins[0].token.scope.to_string(), "Pull 210987654321 *", "its scope has no other account either");
         for entry in [
-            RegistryEntry { accounts: list(&["111111111111"]), ..RegistryEntry::default() },
-            RegistryEntry { regions: list(&["us-east-1"]), ..RegistryEntry::default() },
+            RegistryEntry { accounts: Some(list(&["111111111111"])), ..RegistryEntry::default() },
+            RegistryEntry { regions: Some(list(&["us-east-1"])), ..RegistryEntry::default() },
         ] {
             assert_eq!(of(&entry, &offer, &["*"]).unwrap_err().reason, Reason::NotAllowed);
         }
@@ -200,7 +200,7 @@ mod tests {
 
     #[test]
     fn repositories_are_not_named_where_tokens_cannot_be_cut_down() {
-        let entry = RegistryEntry { repositories: list(&["team-a/*"]), ..RegistryEntry::default() };
+        let entry = RegistryEntry { repositories: Some(list(&["team-a/*"])), ..RegistryEntry::default() };
         let refused = of(&entry, &offer(&["eu-west-1"], false), &["*"]).unwrap_err();
         assert_eq!(refused.reason, Reason::ScopeUnavailable);
         let whole = of(&RegistryEntry::default(), &offer(&["eu-west-1"], false), &[]).unwrap();
