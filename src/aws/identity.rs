@@ -20,9 +20,11 @@ use jiff::Timestamp;
 use crate::aws::AwsError;
 use crate::aws::ecr::{Ecr, timestamp};
 use crate::aws::error::{faulty, incomplete};
+use crate::aws::session_end::{Remembering, SessionEnd};
 use crate::aws::tagging::Tagging;
 use crate::core::names::{AccountId, Region};
 use crate::core::token::{Life, Secret, Service};
+use crate::core::token_slot::Minted;
 
 /// Where credentials come from.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -74,6 +76,7 @@ pub struct SessionOptions {
 #[derive(Debug, Clone)]
 pub struct Session {
     config: SdkConfig,
+    ends: SessionEnd,
     sts: aws_sdk_sts::Client,
 }
 
@@ -117,18 +120,19 @@ impl Session {
         if let Some(client) = &options.http_client {
             loader = loader.http_client(client.clone());
         }
-        loader = match credentials {
-            Credentials::AccessKey(key) => loader.credentials_provider(AwsCredentials::new(
+        let provider = match credentials {
+            Credentials::AccessKey(key) => SharedCredentialsProvider::new(AwsCredentials::new(
                 &key.access_key_id,
                 key.secret_access_key.expose(),
                 key.session_token.as_ref().map(|token| token.expose().to_owned()),
                 None,
                 "accessKey",
             )),
-            Credentials::Ambient => loader.credentials_provider(ambient(region, options)),
+            Credentials::Ambient => ambient(region, options),
         };
-        let config = loader.load().await;
-        Self { sts: aws_sdk_sts::Client::new(&config), config }
+        let (provider, ends) = Remembering::new(provider);
+        let config = loader.credentials_provider(provider).load().await;
+        Self { sts: aws_sdk_sts::Client::new(&config), config, ends }
     }
 
     /// ECR in this session's Region, for the registry of `account`.
@@ -162,12 +166,13 @@ impl Session {
     /// # Errors
     /// Needs `ecr:GetAuthorizationToken`; for ECR Public, `ecr-public:GetAuthorizationToken` and
     /// `sts:GetServiceBearerToken`.
-    pub async fn token(&self, service: Service) -> Result<(Secret, Life), AwsError> {
+    pub async fn token(&self, service: Service) -> Result<Minted, AwsError> {
         let now = Timestamp::now();
-        match service {
-            Service::Private => self.private_authorization_token(now).await,
-            Service::Public => self.public_authorization_token(now).await,
-        }
+        let (auth, life) = match service {
+            Service::Private => self.private_authorization_token(now).await?,
+            Service::Public => self.public_authorization_token(now).await?,
+        };
+        Ok(Minted { auth, life, session_ends_at: self.ends.get() })
     }
 
     async fn private_authorization_token(&self, now: Timestamp) -> Result<(Secret, Life), AwsError> {

@@ -3,6 +3,8 @@
 mod ecr;
 mod error;
 mod identity;
+mod registry;
+mod session_end;
 mod snapshot;
 mod tagging;
 mod tokens;
@@ -10,6 +12,7 @@ mod tokens;
 pub use ecr::{Ecr, Images, Named};
 pub use error::{AwsError, Kind};
 pub use identity::{Caller, Credentials, Endpoint, Session, SessionOptions, StaticKey};
+pub use registry::{Answer, Place, Refusal, RegistryClient, RegistryError};
 pub use snapshot::Snapshots;
 pub use tagging::Tagging;
-pub use tokens::{Lookup, Tokens};
+pub use tokens::{Clocks, Lookup, Minter, Tokens};

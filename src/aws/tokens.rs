@@ -2,13 +2,14 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
 
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 
 use crate::aws::AwsError;
 use crate::aws::error::faulty;
-use crate::core::backoff;
-use crate::core::token::{Life, Secret, Token, TokenKey};
+use crate::core::token::{Token, TokenKey};
+use crate::core::token_slot::{AfterSession, Minted, Moment, Step, TokenSlot};
 
 /// What asking for a token gives.
 #[derive(Debug, Clone)]
@@ -17,85 +18,131 @@ pub struct Lookup {
     pub token: Option<Arc<Token>>,
     /// Why there is no newer one, and when it is tried again.
     pub failure: Option<(AwsError, Timestamp)>,
+    /// Whether it just turned out that this identity's tokens die with their sessions.
+    pub ended_with_session: bool,
 }
 
-#[derive(Debug, Default)]
-struct Slot {
-    token: Option<Arc<Token>>,
-    failures: u32,
-    failure: Option<(AwsError, Timestamp)>,
+/// Whoever has tokens.
+pub trait Minter: Sync {
+    /// A new token.
+    fn mint(&self) -> impl Future<Output = Result<Minted, AwsError>> + Send;
+
+    /// Whether the registry still takes this one; `None` where it can't be asked.
+    fn is_accepted(&self, token: &Token) -> impl Future<Output = Option<bool>> + Send;
 }
+
+/// Both clocks.
+#[derive(Debug, Clone, Copy)]
+pub struct Clocks {
+    started: Instant,
+}
+
+impl Default for Clocks {
+    fn default() -> Self {
+        Self { started: Instant::now() }
+    }
+}
+
+impl Clocks {
+    /// What they say.
+    #[must_use]
+    pub fn now(self) -> Moment {
+        Moment { wall: Timestamp::now(), uptime: self.started.elapsed() }
+    }
+}
+
+type Slot = Arc<tokio::sync::Mutex<TokenSlot<AwsError>>>;
 
 /// The tokens of this process.
 #[derive(Debug)]
 pub struct Tokens {
     owner_id: String,
-    slots: Mutex<HashMap<TokenKey, Arc<tokio::sync::Mutex<Slot>>>>,
+    slots: Mutex<HashMap<TokenKey, Slot>>,
+    /// What is known of the tokens of an identity.
+    after_session: Mutex<HashMap<String, AfterSession>>,
 }
 
 impl Tokens {
     /// None yet. `owner_id` spreads the renewals of different clusters.
     #[must_use]
     pub fn new(owner_id: String) -> Self {
-        Self { owner_id, slots: Mutex::default() }
+        Self { owner_id, slots: Mutex::default(), after_session: Mutex::default() }
     }
 
-    /// The token for `key`: the one at hand while it isn't due, else a new one from `fetch`. Of many who ask at once, one
-    /// fetches and the others wait for it. After a failure nobody fetches before the back-off has passed.
-    pub async fn get<F, Fut>(&self, key: &TokenKey, now: impl Fn() -> Timestamp, fetch: F) -> Lookup
-    where
-        F: FnOnce() -> Fut,
-        Fut: Future<Output = Result<(Secret, Life), AwsError>>,
-    {
+    /// The token for `key`: the one at hand while it isn't due, else a new one. Of many who ask at once, one fetches and the
+    /// others wait for it. After a failure nobody fetches before the back-off has passed.
+    pub async fn get(&self, key: &TokenKey, now: impl Fn() -> Moment, source: &impl Minter) -> Lookup {
         let slot = self.slot(key);
         let mut slot = slot.lock().await;
-        let asked_at = now();
-        let due = slot.token.as_ref().is_none_or(|token| token.refresh_at <= asked_at);
-        let backing_off = slot.failure.as_ref().is_some_and(|(_, until)| *until > asked_at);
-        if due && !backing_off {
-            self.renew(key, &mut slot, now, fetch().await);
+        let mut step = slot.step(now());
+        let mut ended_with_session = false;
+        if let Step::Probe(token) = &step {
+            let accepted = match self.after_session(&key.identity) {
+                AfterSession::LivesOn => Some(true),
+                AfterSession::Dies => Some(false),
+                AfterSession::Unknown => {
+                    let accepted = source.is_accepted(token).await;
+                    self.learn(key, accepted);
+                    ended_with_session = accepted == Some(false);
+                    accepted
+                }
+            };
+            slot.probed(now(), accepted == Some(true));
+            step = slot.step(now());
         }
-        Lookup { token: slot.token.clone(), failure: slot.failure.clone().filter(|_| due) }
+        if step == Step::Fetch {
+            let minted = source.mint().await;
+            self.take(key, &mut slot, now(), minted);
+        }
+        Lookup { token: slot.token().cloned(), failure: slot.failure(now()), ended_with_session }
+    }
+
+    /// Whether the token for `key` is at hand and to be replaced.
+    pub async fn is_due(&self, key: &TokenKey, now: Moment) -> bool {
+        let slot = self.slot(key);
+        let slot = slot.lock().await;
+        slot.token().is_some() && slot.is_due(now)
     }
 
     /// Forgets that the token for `key` is still good, unless it was issued at or after `since`.
     pub async fn expire_before(&self, key: &TokenKey, since: Timestamp) {
-        let slot = self.slot(key);
-        let mut slot = slot.lock().await;
-        if let Some(old) = slot.token.as_ref().filter(|token| token.life.issued_at < since) {
-            // It stays at hand, should AWS have no new one.
-            slot.token = Some(Arc::new(Token { refresh_at: Timestamp::MIN, ..Token::clone(old) }));
-        }
+        self.slot(key).lock().await.expire_before(since);
     }
 
-    fn renew(
-        &self,
-        key: &TokenKey,
-        slot: &mut Slot,
-        now: impl Fn() -> Timestamp,
-        fetched: Result<(Secret, Life), AwsError>,
-    ) {
+    fn take(&self, key: &TokenKey, slot: &mut TokenSlot<AwsError>, now: Moment, minted: Result<Minted, AwsError>) {
         let TokenKey { identity, region, service, scope } = key;
         let seed = format!("{}/{identity}/{region}/{service:?}/{scope}", self.owner_id);
-        let parsed = fetched.and_then(|(auth, life)| {
-            Token::parse(auth, life, &seed).map_err(|fault| faulty("GetAuthorizationToken", &fault.to_string()))
+        let taken = minted.and_then(|minted| {
+            let expires_at = minted.life.expires_at;
+            let taken = slot.fetched(now, minted, &seed, self.after_session(identity));
+            taken.map(|()| expires_at).map_err(|fault| faulty("GetAuthorizationToken", &fault.to_string()))
         });
-        match parsed {
-            Ok(token) => {
-                tracing::info!(region = %key.region, service = ?key.service, expires_at = %token.life.expires_at, "new token");
-                *slot = Slot { token: Some(Arc::new(token)), ..Slot::default() };
-            }
+        match taken {
+            Ok(expires_at) => tracing::info!(%region, ?service, %expires_at, "new token"),
             Err(error) => {
-                slot.failures = slot.failures.saturating_add(1);
-                let wait = SignedDuration::try_from(backoff::TOKEN.after(slot.failures, &key.identity))
-                    .unwrap_or(SignedDuration::from_mins(1));
-                tracing::warn!(region = %key.region, service = ?key.service, %error, "no new token");
-                slot.failure = Some((error, now().saturating_add(wait).unwrap_or(Timestamp::MAX)));
+                tracing::warn!(%region, ?service, %error, "no new token");
+                slot.failed(now, error, &seed);
             }
         }
     }
 
-    fn slot(&self, key: &TokenKey) -> Arc<tokio::sync::Mutex<Slot>> {
+    fn after_session(&self, identity: &str) -> AfterSession {
+        let known = self.after_session.lock().unwrap_or_else(PoisonError::into_inner);
+        known.get(identity).copied().unwrap_or_default()
+    }
+
+    fn learn(&self, key: &TokenKey, accepted: Option<bool>) {
+        let TokenKey { identity, region, .. } = key;
+        let fate = match accepted {
+            Some(true) => AfterSession::LivesOn,
+            Some(false) => AfterSession::Dies,
+            None => return,
+        };
+        tracing::info!(%region, ?fate, "what becomes of tokens when the session ends that signed them");
+        self.after_session.lock().unwrap_or_else(PoisonError::into_inner).insert(identity.clone(), fate);
+    }
+
+    fn slot(&self, key: &TokenKey) -> Slot {
         let mut slots = self.slots.lock().unwrap_or_else(PoisonError::into_inner);
         slots.entry(key.clone()).or_default().clone()
     }
@@ -104,16 +151,17 @@ impl Tokens {
 #[cfg(test)]
 mod tests {
     use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::time::Duration;
 
     use super::*;
     use crate::aws::Kind;
     use crate::core::names::Region;
     use crate::core::scope::Scope;
-    use crate::core::token::Service;
+    use crate::core::token::{Life, Secret, Service};
 
-    fn key() -> TokenKey {
+    fn key(identity: &str) -> TokenKey {
         TokenKey {
-            identity: "x".into(),
+            identity: identity.into(),
             region: Region::parse("eu-west-1").unwrap(),
             service: Service::Private,
             scope: Scope::Identity,
@@ -124,73 +172,168 @@ mod tests {
         Timestamp::from_second(second).unwrap()
     }
 
-    fn fresh(now: i64) -> (Secret, Life) {
-        (Secret::new("QVdTOnRva2Vu".into()), Life::of(at(now), Some(at(now + 1000))).unwrap())
+    fn moment(second: i64) -> Moment {
+        Moment { wall: at(second), uptime: Duration::from_secs(second.unsigned_abs()) }
     }
 
-    fn down() -> AwsError {
-        AwsError { call: "ecr:GetAuthorizationToken", kind: Kind::Transient, code: "x".into(), message: "y".into() }
+    /// An AWS whose tokens live a thousand seconds, and its registry.
+    #[derive(Default)]
+    struct Aws {
+        now: i64,
+        down: bool,
+        session: Option<i64>,
+        accepts: Option<bool>,
+        calls: AtomicUsize,
+        probes: AtomicUsize,
+    }
+
+    impl Aws {
+        fn at(now: i64) -> Self {
+            Self { now, ..Self::default() }
+        }
+    }
+
+    impl Minter for Aws {
+        async fn mint(&self) -> Result<Minted, AwsError> {
+            self.calls.fetch_add(1, Ordering::SeqCst);
+            tokio::task::yield_now().await;
+            if self.down {
+                let (code, message) = ("x".into(), "y".into());
+                return Err(AwsError { call: "ecr:GetAuthorizationToken", kind: Kind::Transient, code, message });
+            }
+            let life = Life::of(at(self.now), Some(at(self.now + 1_000))).unwrap();
+            let session_ends_at = self.session.map(|length| at(self.now + length));
+            Ok(Minted { auth: Secret::new("QVdTOnRva2Vu".into()), life, session_ends_at })
+        }
+
+        async fn is_accepted(&self, _: &Token) -> Option<bool> {
+            self.probes.fetch_add(1, Ordering::SeqCst);
+            self.accepts
+        }
+    }
+
+    async fn ask(tokens: &Tokens, aws: &Aws) -> Lookup {
+        tokens.get(&key("x"), || moment(aws.now), aws).await
+    }
+
+    fn calls(aws: &Aws) -> usize {
+        aws.calls.load(Ordering::SeqCst)
     }
 
     #[tokio::test]
     async fn a_thousand_who_ask_at_once_cost_one_call() {
         let tokens = Arc::new(Tokens::new("o".into()));
-        let calls = Arc::new(AtomicUsize::new(0));
+        let aws = Arc::new(Aws::default());
         let asks = (0..1000).map(|_| {
-            let (tokens, calls) = (tokens.clone(), calls.clone());
-            tokio::spawn(async move {
-                tokens
-                    .get(
-                        &key(),
-                        || at(0),
-                        || async move {
-                            calls.fetch_add(1, Ordering::SeqCst);
-                            tokio::task::yield_now().await;
-                            Ok(fresh(0))
-                        },
-                    )
-                    .await
-            })
+            let (tokens, aws) = (tokens.clone(), aws.clone());
+            tokio::spawn(async move { ask(&tokens, &aws).await })
         });
         for ask in futures::future::join_all(asks).await {
             assert!(ask.unwrap().token.is_some());
         }
-        assert_eq!(calls.load(Ordering::SeqCst), 1);
+        assert_eq!(calls(&aws), 1);
+    }
+
+    #[tokio::test]
+    async fn identities_have_tokens_of_their_own() {
+        let (tokens, aws) = (Tokens::new("o".into()), Aws::default());
+        for identity in ["x", "y", "x"] {
+            tokens.get(&key(identity), || moment(0), &aws).await;
+        }
+        assert_eq!(calls(&aws), 2);
     }
 
     #[tokio::test]
     async fn a_young_token_is_kept_and_a_due_one_is_renewed() {
-        let tokens = Tokens::new("o".into());
-        let first = tokens.get(&key(), || at(0), || async { Ok(fresh(0)) }).await.token.unwrap();
-        let again = tokens.get(&key(), || at(399), || async { unreachable!("it is young") }).await.token.unwrap();
-        assert!(Arc::ptr_eq(&first, &again));
-        let next = tokens.get(&key(), || at(501), || async { Ok(fresh(501)) }).await.token.unwrap();
-        assert!(!Arc::ptr_eq(&first, &next));
+        let (tokens, mut aws) = (Tokens::new("o".into()), Aws::default());
+        let first = ask(&tokens, &aws).await.token.unwrap();
+        aws.now = 399;
+        assert!(Arc::ptr_eq(&first, &ask(&tokens, &aws).await.token.unwrap()));
+        assert!(!tokens.is_due(&key("x"), moment(399)).await && tokens.is_due(&key("x"), moment(501)).await);
+        aws.now = 501;
+        assert_eq!(ask(&tokens, &aws).await.token.unwrap().life.issued_at, at(501));
+        assert_eq!(calls(&aws), 2);
+    }
+
+    #[tokio::test]
+    async fn renewals_of_different_clusters_do_not_fall_on_one_moment() {
+        let mut moments = std::collections::BTreeSet::new();
+        for cluster in 0..50 {
+            let token = ask(&Tokens::new(format!("cluster-{cluster}")), &Aws::default()).await.token.unwrap();
+            moments.insert(token.refresh_at);
+        }
+        assert!(moments.len() > 40);
     }
 
     #[tokio::test]
     async fn a_failure_keeps_the_old_token_and_backs_off() {
-        let tokens = Tokens::new("o".into());
-        tokens.get(&key(), || at(0), || async { Ok(fresh(0)) }).await;
-        let failed = tokens.get(&key(), || at(600), || async { Err(down()) }).await;
+        let (tokens, mut aws) = (Tokens::new("o".into()), Aws::default());
+        ask(&tokens, &aws).await;
+        (aws.now, aws.down) = (600, true);
+        let failed = ask(&tokens, &aws).await;
         assert!(failed.token.is_some());
         let until = failed.failure.unwrap().1;
         assert!(until > at(600) && until <= at(605));
-        let waiting = tokens.get(&key(), || at(601), || async { unreachable!("backing off") }).await;
-        assert!(waiting.failure.is_some());
-        let back = tokens.get(&key(), || at(606), || async { Ok(fresh(606)) }).await;
+        aws.now = 601;
+        assert!(ask(&tokens, &aws).await.failure.is_some());
+        assert_eq!(calls(&aws), 2, "backing off");
+        (aws.now, aws.down) = (606, false);
+        let back = ask(&tokens, &aws).await;
         assert!(back.failure.is_none());
         assert_eq!(back.token.unwrap().life.issued_at, at(606));
     }
 
     #[tokio::test]
     async fn a_token_can_be_asked_to_be_new() {
+        let (tokens, mut aws) = (Tokens::new("o".into()), Aws::default());
+        ask(&tokens, &aws).await;
+        tokens.expire_before(&key("x"), at(0)).await;
+        ask(&tokens, &aws).await;
+        assert_eq!(calls(&aws), 1, "issued at that moment");
+        aws.now = 5;
+        tokens.expire_before(&key("x"), at(5)).await;
+        assert_eq!(ask(&tokens, &aws).await.token.unwrap().life.issued_at, at(5));
+    }
+
+    #[tokio::test]
+    async fn tokens_that_outlive_their_session_are_tried_once() {
         let tokens = Tokens::new("o".into());
-        tokens.get(&key(), || at(0), || async { Ok(fresh(0)) }).await;
-        tokens.expire_before(&key(), at(0)).await;
-        tokens.get(&key(), || at(1), || async { unreachable!("issued at that moment") }).await;
-        tokens.expire_before(&key(), at(5)).await;
-        let new = tokens.get(&key(), || at(5), || async { Ok(fresh(5)) }).await;
-        assert_eq!(new.token.unwrap().life.issued_at, at(5));
+        let mut aws = Aws { session: Some(100), accepts: Some(true), ..Aws::default() };
+        ask(&tokens, &aws).await;
+        for second in [110, 111, 399, 501, 620] {
+            aws.now = second;
+            assert!(!ask(&tokens, &aws).await.ended_with_session);
+        }
+        assert_eq!((calls(&aws), aws.probes.load(Ordering::SeqCst)), (2, 1));
+    }
+
+    #[tokio::test]
+    async fn tokens_that_die_with_their_session_are_renewed_at_once_and_then_in_time() {
+        let tokens = Tokens::new("o".into());
+        let mut aws = Aws { session: Some(100), accepts: Some(false), ..Aws::default() };
+        ask(&tokens, &aws).await;
+        aws.now = 110;
+        let renewed = ask(&tokens, &aws).await;
+        assert!(renewed.ended_with_session);
+        let token = renewed.token.unwrap();
+        assert_eq!((token.life.issued_at, token.life.expires_at), (at(110), at(210)));
+        aws.now = 161;
+        assert_eq!(ask(&tokens, &aws).await.token.unwrap().life.issued_at, at(161));
+        assert_eq!((calls(&aws), aws.probes.load(Ordering::SeqCst)), (3, 1));
+        // What is known of one identity says nothing of another.
+        tokens.get(&key("y"), || moment(161), &aws).await;
+        tokens.get(&key("y"), || moment(271), &Aws { accepts: Some(true), ..Aws::at(271) }).await;
+        assert_eq!(calls(&aws), 4);
+    }
+
+    #[tokio::test]
+    async fn a_registry_that_cannot_be_asked_teaches_nothing_and_the_token_is_renewed() {
+        let tokens = Tokens::new("o".into());
+        let mut aws = Aws { session: Some(100), accepts: None, ..Aws::default() };
+        ask(&tokens, &aws).await;
+        aws.now = 110;
+        let renewed = ask(&tokens, &aws).await;
+        assert!(!renewed.ended_with_session);
+        assert_eq!(renewed.token.unwrap().life.expires_at, at(1_110));
     }
 }

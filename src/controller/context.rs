@@ -13,9 +13,10 @@ use tokio::sync::broadcast;
 use tokio::sync::mpsc::UnboundedSender;
 
 use crate::api::{ClusterEcrPullSecret, EcrPullSecret, EcrRegistry, EcrRepository};
-use crate::aws::{Snapshots, Tokens};
+use crate::aws::{Clocks, RegistryClient, Snapshots, Tokens};
 use crate::cluster::{Events, Statuses};
 use crate::controller::checks::Checks;
+use crate::controller::pull_secret_verify::Verified;
 use crate::controller::registries::Registries;
 use crate::core::backoff;
 use crate::core::reason::{Class, Problem, Reason};
@@ -61,6 +62,12 @@ pub struct Context {
     pub registries: Registries,
     /// Tokens, shared by all pull secrets.
     pub tokens: Tokens,
+    /// Image registries, as whoever pulls sees them.
+    pub registry_client: RegistryClient,
+    /// What time it is.
+    pub clocks: Clocks,
+    /// Which pull secrets' tokens were seen to be let in.
+    pub verified: Verified,
     /// Told to people.
     pub events: Events,
     /// Written to objects.

@@ -10,6 +10,8 @@ mod pull_secret;
 mod pull_secret_kind;
 mod pull_secret_parse;
 mod pull_secret_status;
+mod pull_secret_tokens;
+mod pull_secret_verify;
 mod pull_secret_write;
 mod registries;
 mod registry;

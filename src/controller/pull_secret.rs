@@ -1,32 +1,27 @@
 //! `EcrPullSecret` and `ClusterEcrPullSecret`: which namespaces, which hosts, which tokens; write what differs; report.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures::{StreamExt, TryStreamExt};
 use jiff::Timestamp;
 use kube::ResourceExt;
 use kube::runtime::controller::Action;
 
 use crate::api::{FINALIZER, OWNER_UID};
-use crate::aws::Lookup;
 use crate::cluster::{SecretWriter, is_conflict, is_not_found, set_finalizer, words};
 use crate::controller::annotations::{asks_anew, is_suspended, suspended};
 use crate::controller::context::Context;
 use crate::controller::pull_secret_kind::PullSecret;
-use crate::controller::pull_secret_parse::{Desired, Variant, desired};
-use crate::controller::pull_secret_status::{Served, Tokens, report};
+use crate::controller::pull_secret_parse::{Desired, desired};
+use crate::controller::pull_secret_status::{Served, report};
+use crate::controller::pull_secret_tokens::{overdue, tokens};
+use crate::controller::pull_secret_verify::verify;
 use crate::controller::pull_secret_write::write;
-use crate::controller::registries::Registry;
 use crate::controller::repository_parse::Stop;
 use crate::controller::service_accounts;
 use crate::core::pull_secret::Seen;
 use crate::core::reason::{Problem, Reason};
-use crate::core::token::TokenKey;
-
-/// Tokens that are fetched at once, for one object.
-const CONCURRENT_CALLS: usize = 16;
 
 /// Serves one pull secret.
 ///
@@ -57,10 +52,12 @@ async fn pass<K: PullSecret>(object: &K, context: &Context) -> Result<(Desired, 
     let now = Timestamp::now();
     let handled = object.status().and_then(|status| status.last_handled_reconcile_at.as_ref());
     let since = asks_anew(object, handled).map(|asked| context.renewals.since(&object.owner().uid, asked, now));
+    let overdue = overdue(context, &desired).await;
     let (good, due): (Vec<_>, Vec<_>) = desired.allowed.clone().into_iter().partition(|(namespace, variant)| {
-        there(namespace).is_some_and(|seen| seen.is_good(&variant.content, now, since))
+        let young = !variant.logins.iter().any(|login| overdue.contains(&login.token));
+        young && there(namespace).is_some_and(|seen| seen.is_good(&variant.content, now, since))
     });
-    let tokens = tokens(context, &desired, &due, since).await?;
+    let tokens = tokens(object, context, &desired, &due, since).await?;
 
     let mut served = Served::of(tokens);
     for (namespace, _) in good {
@@ -70,6 +67,7 @@ async fn pass<K: PullSecret>(object: &K, context: &Context) -> Result<(Desired, 
     write(object, context, &desired, due, &seen, &mut served).await;
     service_accounts::bring_about(object, context, &desired, &mut served).await;
     remove_unwanted(object, context, &desired, &seen, &mut served).await;
+    verify(object, context, &desired, &mut served).await;
     Ok((desired, served))
 }
 
@@ -117,37 +115,6 @@ fn seen<K: PullSecret>(object: &K, context: &Context) -> Secrets {
         Some(((namespace, secret.name_any()), seen))
     });
     ours.collect()
-}
-
-/// The tokens of those Secrets, as far as they are to be had.
-async fn tokens(
-    context: &Context,
-    desired: &Desired,
-    due: &[(String, Arc<Variant>)],
-    issued_since: Option<Timestamp>,
-) -> Result<Tokens, Problem> {
-    let keys: BTreeSet<_> = due.iter().flat_map(|(_, variant)| &variant.logins).map(|login| &login.token).collect();
-    let mut lookups = Vec::new();
-    for key in keys {
-        if let Some((registry, _)) = desired.minters.get(&key.identity) {
-            lookups.push(lookup(context, registry, key, issued_since));
-        }
-    }
-    futures::stream::iter(lookups).buffer_unordered(CONCURRENT_CALLS).try_collect().await
-}
-
-async fn lookup(
-    context: &Context,
-    registry: &Registry,
-    key: &TokenKey,
-    issued_since: Option<Timestamp>,
-) -> Result<(TokenKey, Lookup), Problem> {
-    let session = context.registries.minter(registry, key).await?;
-    if let Some(since) = issued_since {
-        context.tokens.expire_before(key, since).await;
-    }
-    let lookup = context.tokens.get(key, Timestamp::now, || session.token(key.service)).await;
-    Ok((key.clone(), lookup))
 }
 
 /// What bears our label and is no longer wanted: another name, a namespace that was deselected or lost its right.

@@ -89,7 +89,6 @@ pub trait PullSecret: Resource<DynamicType = ()> + Clone + Debug + DeserializeOw
             (spec.access == TokenAccess::Push, "access: Push"),
             (spec.format == SecretFormat::Template, "format: Template"),
             (spec.merge_policy == MergePolicy::Merge, "mergePolicy: Merge"),
-            (spec.verify.is_some(), "verify"),
             (spec.restart_stuck_pods == Some(true), "restartStuckPods"),
             (narrowed, "registries[].repositories"),
         ]

@@ -50,12 +50,17 @@ impl Desired {
         self.denied.contains(namespace) && !self.cleared.contains(namespace)
     }
 
-    /// All entries, by host: with different tokens where the rights are different.
-    pub(super) fn by_host(&self) -> BTreeMap<&str, Vec<&Login>> {
+    /// What is to be in Secrets, each once.
+    pub(super) fn variants(&self) -> Vec<&Variant> {
         let variants: HashMap<*const Variant, &Variant> =
             self.allowed.values().map(|variant| (Arc::as_ptr(variant), &**variant)).collect();
+        variants.into_values().collect()
+    }
+
+    /// All entries, by host: with different tokens where the rights are different.
+    pub(super) fn by_host(&self) -> BTreeMap<&str, Vec<&Login>> {
         let mut hosts = BTreeMap::<_, Vec<_>>::new();
-        for login in variants.values().flat_map(|variant| &variant.logins) {
+        for login in self.variants().into_iter().flat_map(|variant| &variant.logins) {
             hosts.entry(login.host.as_str()).or_default().push(login);
         }
         hosts

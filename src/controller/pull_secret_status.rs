@@ -11,7 +11,7 @@ use crate::api::{FailedNamespace, NamespaceCounts, PullSecretStatus, RECONCILE_A
 use crate::aws::{AwsError, Lookup};
 use crate::controller::context::Context;
 use crate::controller::pull_secret_kind::PullSecret;
-use crate::controller::pull_secret_parse::Desired;
+use crate::controller::pull_secret_parse::{Desired, Variant};
 use crate::controller::report::transition;
 use crate::core::conditions::{Verdict, conditions, is_ready};
 use crate::core::pull_secret::{Login, Marks};
@@ -39,6 +39,8 @@ pub struct Served {
     pub(super) tokens: Tokens,
     /// Somebody else wrote at the same time.
     pub again_soon: bool,
+    /// Why a registry doesn't let the tokens read what is to be verified, and whether it once did.
+    pub(super) unverified: Option<(Problem, bool)>,
 }
 
 impl Served {
@@ -62,6 +64,13 @@ impl Served {
     #[must_use]
     pub fn is_held_up(&self, namespace: &str) -> bool {
         self.failed.contains_key(namespace)
+    }
+
+    /// What is in the Secrets, each once, with the fingerprint of its tokens.
+    pub(super) fn contents<'a>(&self, desired: &'a Desired) -> BTreeMap<&'a str, (&'a Variant, String)> {
+        let there = |namespace: &String| self.ready.get(namespace).map(|marks| marks.tokens.clone());
+        let held = desired.allowed.iter().filter_map(|(namespace, variant)| Some((variant, there(namespace)?)));
+        held.map(|(variant, tokens)| (variant.content.as_str(), (&**variant, tokens))).collect()
     }
 
     /// The marks whose token ends first.
@@ -165,6 +174,9 @@ fn verdict(desired: &Desired, served: &Served, now: Timestamp) -> (Verdict, Opti
             }
         );
         return hold(Problem::new(Reason::NotAllowed, message), false);
+    }
+    if let Some((problem, was_ready)) = &served.unverified {
+        return hold(problem.clone(), *was_ready && problem.reason.class() == Class::Retrying);
     }
     let denied = if desired.denied.is_empty() {
         String::new()

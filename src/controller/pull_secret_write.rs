@@ -117,6 +117,8 @@ struct Contents {
     marks: Marks,
     /// Whether every host that is asked for has its token in it.
     complete: bool,
+    /// Whether any of its tokens isn't overdue.
+    renewed: bool,
 }
 
 /// # Errors
@@ -146,15 +148,16 @@ fn contents<K: PullSecret>(
         life: first_to_end.life,
         refresh_at,
     };
-    Ok(Contents { data, marks, complete: all_usable && held.len() == variant.logins.len() })
+    let renewed = |login: &Login| tokens.get(&login.token).is_some_and(|lookup| lookup.failure.is_none());
+    let renewed = variant.logins.iter().any(renewed);
+    Ok(Contents { data, marks, complete: all_usable && held.len() == variant.logins.len(), renewed })
 }
 
-/// The marks of a Secret that is better left alone: it holds the very same; or what could be written lacks a token, which
-/// it may still hold, and its own are good for a while.
+/// The marks of a Secret that is better left alone: it holds the very same, or what outlasts it.
 fn better(there: &Seen, contents: &Contents) -> Option<Marks> {
-    let now = Timestamp::now();
-    let outlives = |marks: &Marks| !contents.complete && there.intact && marks.life.dies_soon_at() > now;
-    there.marks.clone().filter(|marks| there.holds(&contents.marks) || outlives(marks))
+    let better = there.holds(&contents.marks)
+        || there.outlasts(&contents.marks, contents.complete, contents.renewed, Timestamp::now());
+    there.marks.clone().filter(|_| better)
 }
 
 /// Who holds the Secret of that name.

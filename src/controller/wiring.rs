@@ -18,15 +18,17 @@ use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
 
 use crate::api::{ClusterEcrPullSecret, EcrPullSecret, EcrRegistry, EcrRepository};
-use crate::aws::{SessionOptions, Snapshots, Tokens};
+use crate::aws::{Clocks, RegistryClient, SessionOptions, Snapshots, Tokens};
 use crate::cluster::{AccessKeys, Events, Gone, Statuses};
 use crate::controller::checks::Checks;
 use crate::controller::context::{Attempts, Changes, Context, RegistryChange, Renewals};
+use crate::controller::pull_secret_verify::Verified;
 use crate::controller::registries::Registries;
 use crate::controller::triggers::{Dependants, Triggers, ask};
 use crate::controller::watches::{all_read, stores};
 use crate::controller::{pull_secret, registry, repository};
 use crate::core::backoff::OBJECT;
+use crate::core::token_slot::clocks_parted;
 use crate::metrics::Metrics;
 use crate::server::Health;
 
@@ -35,6 +37,8 @@ const CONCURRENCY: u16 = 16;
 /// After an error of the API server, which the client has already tried again.
 const AFTER_KUBERNETES_ERROR: Duration = Duration::from_secs(2);
 
+/// Between looks at whether the two clocks still agree.
+const BETWEEN_CLOCKS: Duration = Duration::from_secs(30);
 /// For what is under way at the end; the pod has half a minute.
 const DRAIN: Duration = Duration::from_secs(20);
 
@@ -95,6 +99,9 @@ pub async fn run(
     let context = Arc::new(Context {
         registries: Registries::new(stores.registries.clone(), keys, options.sessions, options.allow_endpoint_override),
         tokens: Tokens::new(owner_id.clone()),
+        registry_client: RegistryClient::default(),
+        clocks: Clocks::default(),
+        verified: Verified::default(),
         events: Events::new(client.clone(), options.instance),
         statuses: Statuses::default(),
         attempts: Attempts::default(),
@@ -111,6 +118,7 @@ pub async fn run(
     });
 
     tasks.spawn(forget(deletions, context.clone()));
+    tasks.spawn(watch_clocks(context.clocks, dependants.clone()));
     tasks.spawn(relay_registries(registry_changed.subscribe(), dependants));
     tasks.spawn(relay_keys(key_changes, stores.registries.clone(), queues.registries.clone()));
     let all_read = tokio::select! {
@@ -244,6 +252,7 @@ async fn forget(mut deletions: mpsc::UnboundedReceiver<(String, Gone)>, context:
         context.statuses.forget(&gone.uid);
         context.checks.forget(&gone.uid);
         context.renewals.forget(&gone.uid);
+        context.verified.forget(&gone.uid);
         context.metrics.pull_secret_gone(&kind, &gone.namespace, &gone.name);
     }
     "watch for deletions"
@@ -256,6 +265,20 @@ async fn relay_registries(mut changes: broadcast::Receiver<RegistryChange>, depe
             Err(broadcast::error::RecvError::Lagged(_)) => dependants.all(),
             Err(broadcast::error::RecvError::Closed) => return "relay of registry changes",
         }
+    }
+}
+
+/// Queues wait by the monotonic clock: after a sleep, or where the wall clock was set, tokens may be due that nobody looks at.
+async fn watch_clocks(clocks: Clocks, dependants: Dependants) -> &'static str {
+    let mut before = clocks.now();
+    loop {
+        tokio::time::sleep(BETWEEN_CLOCKS).await;
+        let now = clocks.now();
+        if clocks_parted(before, now) {
+            tracing::info!("the clock was set, or this machine slept: looking at all tokens");
+            dependants.all_pull_secrets();
+        }
+        before = now;
     }
 }
 

@@ -17,3 +17,5 @@ pub mod repository;
 pub mod scope;
 pub mod selector;
 pub mod token;
+pub mod token_slot;
+pub mod verify;

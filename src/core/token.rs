@@ -59,7 +59,7 @@ pub struct TokenKey {
 }
 
 /// A token as registries take it.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Token {
     /// Base64 of `AWS:password`: `auth` in a docker config.
     pub auth: Secret,
@@ -151,6 +151,14 @@ impl Life {
         let share = 0.5 - 0.1 * fraction(&[seed, &self.expires_at.to_string()]);
         let wait = self.length().mul_f64(share).clamp(EARLIEST_RENEWAL, LATEST_RENEWAL);
         self.issued_at.saturating_add(wait).unwrap_or(self.issued_at)
+    }
+
+    /// A while after `end`, in proportion to what is left until then: clocks differ, and so would the answers.
+    #[must_use]
+    pub fn shortly_after(self, end: Timestamp) -> Timestamp {
+        let left = end.duration_since(self.issued_at).mul_f64(0.1);
+        let margin = left.clamp(SignedDuration::from_secs(1), SignedDuration::from_mins(1));
+        end.saturating_add(margin).unwrap_or(end)
     }
 
     /// The moment from which renewal counts as overdue.

@@ -10,24 +10,17 @@ use serde_json::{Value, json};
 
 use crate::support::world::{ACCOUNT, REGION, World};
 
-stories! {
-    a_registry_that_is_made_anew_wakes_everybody_at_once,
-    every_change_is_an_event_of_its_own;
-    but not on moto:
-    a_repair_that_failed_is_not_forgotten = "moto knows no faults",
-    an_aspect_that_cannot_be_read_or_makes_no_sense_holds_back_no_other = "moto knows no faults",
-    deletion_right_after_creation_waits_until_ecr_shows_what_it_made = "moto shows everything at once",
-}
-
 fn refused(code: &str) -> Action {
     Action::Before { code: code.to_owned(), status: 400 }
 }
 
-async fn a_repair_that_failed_is_not_forgotten(world: World) {
+#[tokio::test]
+async fn a_repair_that_failed_is_not_forgotten() {
+    let world = World::new("forgotten").await;
     world.repository("app", json!({"imageTagMutability": "IMMUTABLE"})).await;
     world.repository_says("app", "True", "Ready").await;
     let mutable = json!({"repositoryName": "app", "imageTagMutability": "MUTABLE"});
-    world.behind_the_back("PutImageTagMutability", mutable);
+    world.ecr.behind_the_back(ACCOUNT, REGION, "PutImageTagMutability", mutable).unwrap();
     world.ecr.fault(Fault {
         times: Some(4),
         ..Fault::always(Matcher::operation("PutImageTagMutability"), refused("ThrottlingException"))
@@ -38,7 +31,9 @@ async fn a_repair_that_failed_is_not_forgotten(world: World) {
     assert_eq!(world.there("app").unwrap().description["imageTagMutability"], "IMMUTABLE");
 }
 
-async fn an_aspect_that_cannot_be_read_or_makes_no_sense_holds_back_no_other(world: World) {
+#[tokio::test]
+async fn an_aspect_that_cannot_be_read_or_makes_no_sense_holds_back_no_other() {
+    let world = World::new("alone").await;
     let lifecycle = json!({"policyText": r#"{"rules":[{"rulePriority":1,"selection":{"tagStatus":"any","countType":"imageCountMoreThan","countNumber":3},"action":{"type":"expire"}}]}"#});
     world.repository("app", json!({"lifecyclePolicy": lifecycle, "deletionPolicy": "Delete"})).await;
     world.repository_says("app", "True", "Ready").await;
@@ -67,7 +62,9 @@ async fn an_aspect_that_cannot_be_read_or_makes_no_sense_holds_back_no_other(wor
     assert!(world.there("app").is_none(), "nor does it hold back deletion");
 }
 
-async fn deletion_right_after_creation_waits_until_ecr_shows_what_it_made(world: World) {
+#[tokio::test]
+async fn deletion_right_after_creation_waits_until_ecr_shows_what_it_made() {
+    let world = World::new("early").await;
     world.ecr.eventual_consistency(Duration::from_secs(4));
     world.repository("app", json!({"deletionPolicy": "Delete"})).await;
     world.repository_says("app", "True", "Ready").await;
@@ -75,7 +72,9 @@ async fn deletion_right_after_creation_waits_until_ecr_shows_what_it_made(world:
     assert!(world.there("app").is_none(), "no orphan is left");
 }
 
-async fn a_registry_that_is_made_anew_wakes_everybody_at_once(world: World) {
+#[tokio::test]
+async fn a_registry_that_is_made_anew_wakes_everybody_at_once() {
+    let world = World::new("anew").await;
     let registries: Api<EcrRegistry> = Api::all(world.client.clone());
     world.delete(&registries, &world.registry).await;
     world.repository("app", json!({})).await;
@@ -174,7 +173,9 @@ async fn a_secret_whose_owner_is_no_more_is_taken_over() {
     world.pull_secret_says("pull", "True", "Ready").await;
 }
 
-async fn every_change_is_an_event_of_its_own(world: World) {
+#[tokio::test]
+async fn every_change_is_an_event_of_its_own() {
+    let world = World::new("events").await;
     world.repository("app", json!({})).await;
     world.repository_says("app", "True", "Ready").await;
     for value in ["1", "2"] {

@@ -4,23 +4,7 @@ use ecr_operator::api::EcrRepository;
 use kube::api::{Api, DeleteParams, Patch, PatchParams};
 use serde_json::json;
 
-use crate::support::world::{ACCOUNT, World};
-
-stories! {
-    a_repository_is_created_as_declared_in_three_calls,
-    a_change_of_one_aspect_is_one_write,
-    what_others_set_stays_and_what_others_change_is_put_right,
-    deletion_does_what_the_policy_says,
-    a_repository_with_images_waits_and_retain_lets_go,
-    a_repository_that_exists_is_not_touched_without_leave,
-    two_objects_one_repository_the_first_keeps_it,
-    a_namespace_without_the_right_gets_nothing,
-    mode_plan_shows_everything_and_writes_nothing,
-    suspended_means_nothing_is_done;
-    but not on moto:
-    scan_on_push_is_turned_off_by_one_write = "moto takes an empty configuration (the SDK leaves out false) for none",
-    one_failing_aspect_holds_back_no_other_and_names_its_call = "moto knows no faults",
-}
+use crate::support::world::{ACCOUNT, REGION, World};
 
 fn full(name: &str) -> serde_json::Value {
     json!({
@@ -39,9 +23,11 @@ fn full(name: &str) -> serde_json::Value {
     })
 }
 
-async fn a_repository_is_created_as_declared_in_three_calls(world: World) {
+#[tokio::test]
+async fn a_repository_is_created_as_declared_in_three_calls() {
+    let world = World::new("create").await;
     world.registry_says("True", "Ready").await;
-    world.clear_calls();
+    world.ecr.clear_calls();
     world.repository("app", full("team-a/app")).await;
     let object = world.repository_says("app", "True", "Ready").await;
     assert_eq!(world.operations(), ["CreateRepository", "PutLifecyclePolicy", "SetRepositoryPolicy"]);
@@ -62,11 +48,14 @@ async fn a_repository_is_created_as_declared_in_three_calls(world: World) {
     world.event("app", "CreateRepository").await;
 }
 
-async fn a_change_of_one_aspect_is_one_write(world: World) {
+#[tokio::test]
+async fn a_change_of_one_aspect_is_one_write() {
+    let world = World::new("change").await;
     world.repository("app", full("team-a/app")).await;
     world.repository_says("app", "True", "Ready").await;
     for (change, writes) in [
         (json!({"tags": {"team": "b"}}), "TagResource"),
+        (json!({"imageScanningConfiguration": {"scanOnPush": false}}), "PutImageScanningConfiguration"),
         (json!({"imageTagMutability": "MUTABLE", "imageTagMutabilityExclusionFilters": null}), "PutImageTagMutability"),
         (json!({"lifecyclePolicy": {"rules": []}}), "DeleteLifecyclePolicy"),
         (
@@ -76,7 +65,7 @@ async fn a_change_of_one_aspect_is_one_write(world: World) {
         (json!({"repositoryPolicy": null}), "DeleteRepositoryPolicy"),
         (json!({"tags": {"team": null}}), "UntagResource"),
     ] {
-        world.clear_calls();
+        world.ecr.clear_calls();
         let patch = Patch::Merge(json!({"spec": change}));
         world.api::<EcrRepository>().patch("app", &PatchParams::default(), &patch).await.unwrap();
         world.repository_says("app", "True", "Ready").await;
@@ -87,31 +76,33 @@ async fn a_change_of_one_aspect_is_one_write(world: World) {
     assert!(there.lifecycle_policy.is_none() && there.policy.is_none());
 }
 
-async fn scan_on_push_is_turned_off_by_one_write(world: World) {
-    world.repository("app", json!({"imageScanningConfiguration": {"scanOnPush": true}})).await;
-    world.repository_says("app", "True", "Ready").await;
-    world.clear_calls();
-    world.repository("app", json!({"imageScanningConfiguration": {"scanOnPush": false}})).await;
-    world.repository_says("app", "True", "Ready").await;
-    assert_eq!(world.writes(), ["PutImageScanningConfiguration"]);
-    assert_eq!(world.there("app").unwrap().description["imageScanningConfiguration"]["scanOnPush"], false);
-}
-
-async fn what_others_set_stays_and_what_others_change_is_put_right(world: World) {
+#[tokio::test]
+async fn what_others_set_stays_and_what_others_change_is_put_right() {
+    let world = World::new("drift").await;
     world
         .repository("app", json!({"name": "team-a/app", "imageTagMutability": "IMMUTABLE", "tags": {"team": "a"}}))
         .await;
     let object = world.repository_says("app", "True", "Ready").await;
     let arn = object.status.unwrap().repository_arn.unwrap();
-    world.behind_the_back(
-        "TagResource",
-        json!({"resourceArn": arn, "tags": [{"Key": "theirs", "Value": "x"}, {"Key": "team", "Value": "z"}]}),
-    );
-    world.behind_the_back(
-        "PutImageTagMutability",
-        json!({"repositoryName": "team-a/app", "imageTagMutability": "MUTABLE"}),
-    );
-    world.clear_calls();
+    world
+        .ecr
+        .behind_the_back(
+            ACCOUNT,
+            REGION,
+            "TagResource",
+            json!({"resourceArn": arn, "tags": [{"Key": "theirs", "Value": "x"}, {"Key": "team", "Value": "z"}]}),
+        )
+        .unwrap();
+    world
+        .ecr
+        .behind_the_back(
+            ACCOUNT,
+            REGION,
+            "PutImageTagMutability",
+            json!({"repositoryName": "team-a/app", "imageTagMutability": "MUTABLE"}),
+        )
+        .unwrap();
+    world.ecr.clear_calls();
     let annotate = Patch::Merge(json!({"metadata": {"annotations": {"ecr-operator.dev/reconcile-at": "now"}}}));
     world.api::<EcrRepository>().patch("app", &PatchParams::default(), &annotate).await.unwrap();
     let repaired = world
@@ -127,7 +118,9 @@ async fn what_others_set_stays_and_what_others_change_is_put_right(world: World)
     assert_eq!(repaired.status.unwrap().drift.unwrap().actions.len(), 2);
 }
 
-async fn deletion_does_what_the_policy_says(world: World) {
+#[tokio::test]
+async fn deletion_does_what_the_policy_says() {
+    let world = World::new("delete").await;
     let api = world.api::<EcrRepository>();
     for (name, policy, stays) in
         [("retained", "Retain", true), ("deleted", "Delete", false), ("purged", "DeleteWithImages", false)]
@@ -140,9 +133,9 @@ async fn deletion_does_what_the_policy_says(world: World) {
             "a finalizer only where deletion has something to do"
         );
         if policy == "DeleteWithImages" {
-            world.put_image(name);
+            world.ecr.put_image(ACCOUNT, REGION, name, &["v1"]).unwrap();
         }
-        world.clear_calls();
+        world.ecr.clear_calls();
         world.delete(&api, name).await;
         assert_eq!(world.there(name).is_some(), stays, "{policy}");
         let expected: &[&str] = if stays { &[] } else { &["ListTagsForResource", "DeleteRepository"] };
@@ -152,10 +145,12 @@ async fn deletion_does_what_the_policy_says(world: World) {
     assert!(left.tags.contains_key("ecr-operator.dev/uid"), "a retained repository still says whose it was");
 }
 
-async fn a_repository_with_images_waits_and_retain_lets_go(world: World) {
+#[tokio::test]
+async fn a_repository_with_images_waits_and_retain_lets_go() {
+    let world = World::new("images").await;
     world.repository("app", json!({"deletionPolicy": "Delete"})).await;
     world.repository_says("app", "True", "Ready").await;
-    world.put_image("app");
+    world.ecr.put_image(ACCOUNT, REGION, "app", &["v1"]).unwrap();
     let api = world.api::<EcrRepository>();
     api.delete("app", &DeleteParams::default()).await.unwrap();
     let waiting = world.repository_says("app", "False", "RepositoryNotEmpty").await;
@@ -168,12 +163,19 @@ async fn a_repository_with_images_waits_and_retain_lets_go(world: World) {
     assert!(world.there("app").is_some());
 }
 
-async fn a_repository_that_exists_is_not_touched_without_leave(world: World) {
-    world.behind_the_back(
-        "CreateRepository",
-        json!({"repositoryName": "app", "tags": [{"Key": "theirs", "Value": "x"}]}),
-    );
-    world.clear_calls();
+#[tokio::test]
+async fn a_repository_that_exists_is_not_touched_without_leave() {
+    let world = World::new("adopt").await;
+    world
+        .ecr
+        .behind_the_back(
+            ACCOUNT,
+            REGION,
+            "CreateRepository",
+            json!({"repositoryName": "app", "tags": [{"Key": "theirs", "Value": "x"}]}),
+        )
+        .unwrap();
+    world.ecr.clear_calls();
     world.repository("app", json!({"imageTagMutability": "IMMUTABLE"})).await;
     let refused = world.repository_says("app", "False", "AlreadyExists").await;
     assert_eq!(world.writes(), ["CreateRepository"], "tried, refused by ECR, and nothing else");
@@ -192,10 +194,12 @@ async fn a_repository_that_exists_is_not_touched_without_leave(world: World) {
     assert_eq!(there.description["imageTagMutability"], "IMMUTABLE");
 }
 
-async fn two_objects_one_repository_the_first_keeps_it(world: World) {
+#[tokio::test]
+async fn two_objects_one_repository_the_first_keeps_it() {
+    let world = World::new("two").await;
     world.repository("first", json!({"name": "shared/app"})).await;
     world.repository_says("first", "True", "Ready").await;
-    world.clear_calls();
+    world.ecr.clear_calls();
     world.repository("second", json!({"name": "shared/app", "imageTagMutability": "IMMUTABLE", "adoptionPolicy": "TakeOver", "inheritDefaults": true})).await;
     let refused = world.repository_says("second", "False", "Conflict").await;
     assert!(refused.status.unwrap().conditions[0].message.contains(&format!("{}/first", world.namespace)));
@@ -207,7 +211,9 @@ async fn two_objects_one_repository_the_first_keeps_it(world: World) {
     world.repository_says("second", "True", "Ready").await;
 }
 
-async fn a_namespace_without_the_right_gets_nothing(world: World) {
+#[tokio::test]
+async fn a_namespace_without_the_right_gets_nothing() {
+    let world = World::new("allow").await;
     world.register(json!({"allow": [{"namespaces": {"matchNames": ["elsewhere"]}, "manage": ["*"]}]})).await;
     world.registry_says("True", "Ready").await;
     world.repository("app", json!({})).await;
@@ -218,7 +224,9 @@ async fn a_namespace_without_the_right_gets_nothing(world: World) {
     world.repository_says("app", "True", "Ready").await;
 }
 
-async fn mode_plan_shows_everything_and_writes_nothing(world: World) {
+#[tokio::test]
+async fn mode_plan_shows_everything_and_writes_nothing() {
+    let world = World::new("plan").await;
     let mut spec = full("team-a/app");
     spec["mode"] = json!("Plan");
     world.repository("app", spec.clone()).await;
@@ -236,7 +244,9 @@ async fn mode_plan_shows_everything_and_writes_nothing(world: World) {
     assert!(applied.status.unwrap().plan.is_empty());
 }
 
-async fn suspended_means_nothing_is_done(world: World) {
+#[tokio::test]
+async fn suspended_means_nothing_is_done() {
+    let world = World::new("suspend").await;
     world.registry_says("True", "Ready").await;
     let suspended = json!({
         "apiVersion": "ecr-operator.dev/v1alpha1", "kind": "EcrRepository",
@@ -250,7 +260,9 @@ async fn suspended_means_nothing_is_done(world: World) {
     world.repository_says("app", "True", "Ready").await;
 }
 
-async fn one_failing_aspect_holds_back_no_other_and_names_its_call(world: World) {
+#[tokio::test]
+async fn one_failing_aspect_holds_back_no_other_and_names_its_call() {
+    let world = World::new("aspect").await;
     let denied = local_ecr::Action::Before { code: "AccessDeniedException".to_owned(), status: 400 };
     world.ecr.fault(local_ecr::Fault::always(local_ecr::Matcher::operation("PutLifecyclePolicy"), denied));
     world.repository("app", full("team-a/app")).await;

@@ -110,7 +110,7 @@ impl Place {
         let endpoint = Endpoint { url: Some(self.world.ecr.url()), ..Endpoint::default() };
         let region = Region::parse(REGION).unwrap();
         let session = Session::new(&Credentials::AccessKey(key), &region, &endpoint, &SessionOptions::default()).await;
-        session.token(Service::Private).await.unwrap().0
+        session.token(Service::Private).await.unwrap().auth
     }
 
     /// Makes a pull secret by hand.

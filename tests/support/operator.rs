@@ -22,6 +22,8 @@ pub struct Operator {
     process: Child,
     /// What it logs.
     pub log: PathBuf,
+    /// Where it serves its health and metrics.
+    pub address: String,
 }
 
 impl Operator {
@@ -33,21 +35,20 @@ impl Operator {
 
     /// One for `cluster`. Two for one cluster would be a mistake.
     pub async fn start(cluster: &Cluster, name: &str) -> Self {
+        Self::start_with(cluster, name, &[]).await
+    }
+
+    /// The same, with this in its environment.
+    pub async fn start_with(cluster: &Cluster, name: &str, environment: &[(&str, &str)]) -> Self {
         let kubeconfig = install(cluster).await;
         let directory = kubeconfig.parent().unwrap();
         let log = directory.join(format!("{name}.log"));
         let address = free_address();
+        let log_filter = [("ECR_OPERATOR_LOG", "info,ecr_operator=debug")];
         let process = Command::new("sh")
             .args(["-c", OPERATOR, "operator", env!("CARGO_BIN_EXE_ecr-operator"), "run"])
-            .args([
-                "--allow-endpoint-override",
-                "--listen",
-                &address,
-                "--namespace",
-                NAMESPACE,
-                "--log",
-                "info,ecr_operator=debug",
-            ])
+            .args(["--allow-endpoint-override", "--listen", &address, "--namespace", NAMESPACE])
+            .envs(log_filter.into_iter().chain(environment.iter().copied()))
             .env("KUBECONFIG", &kubeconfig)
             .env("AWS_EC2_METADATA_DISABLED", "true")
             .stdin(Stdio::piped())
@@ -55,8 +56,8 @@ impl Operator {
             .stderr(std::fs::File::create(&log).unwrap())
             .spawn()
             .unwrap();
-        let operator = Self { process, log };
-        operator.until_ready(&address).await;
+        let operator = Self { process, log, address };
+        operator.until_ready(&operator.address).await;
         operator
     }
 

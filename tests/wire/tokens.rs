@@ -7,8 +7,9 @@ use crate::support::{local, session};
 #[tokio::test]
 async fn a_token_is_what_registries_take_and_is_shown_nowhere() {
     let local = local().await;
-    let (auth, life) = session(&local).await.token(Service::Private).await.unwrap();
-    let token = Token::parse(auth, life, "").unwrap();
+    let minted = session(&local).await.token(Service::Private).await.unwrap();
+    assert_eq!(minted.session_ends_at, None, "an access key doesn't end");
+    let token = Token::parse(minted.auth, minted.life, "").unwrap();
     assert!(token.life.expires_at > token.refresh_at && token.refresh_at > token.life.issued_at);
     let shown = format!("{token:?}");
     assert!(!shown.contains(token.auth.expose()) && !shown.contains(token.password.expose()));

@@ -131,6 +131,18 @@ impl Seen {
         self.intact && self.marks.as_ref().is_some_and(is_good)
     }
 
+    /// Whether it is better left as it is than overwritten with `offered`: because it works for a while yet and not all
+    /// its tokens are on offer (`complete`), which it may still hold; or because none was to be had that is newer (not
+    /// `renewed`): another process may have written one that lives longer than what this one has at hand.
+    #[must_use]
+    pub fn outlasts(&self, offered: &Marks, complete: bool, renewed: bool, now: Timestamp) -> bool {
+        let outlasts = |marks: &Marks| {
+            (!complete && marks.life.dies_soon_at() > now)
+                || (!renewed && marks.content == offered.content && marks.life.expires_at >= offered.life.expires_at)
+        };
+        self.intact && self.marks.as_ref().is_some_and(outlasts)
+    }
+
     /// Whether writing `marks` would change nothing.
     #[must_use]
     pub fn holds(&self, marks: &Marks) -> bool {

@@ -1,0 +1,109 @@
+//! The tokens that a pull secret's Secrets need: those at hand, or new ones.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use futures::{StreamExt, TryStreamExt};
+use jiff::Timestamp;
+
+use crate::aws::{Answer, AwsError, Lookup, Minter, Place, RegistryClient, Session};
+use crate::cluster::What;
+use crate::controller::context::Context;
+use crate::controller::pull_secret_kind::PullSecret;
+use crate::controller::pull_secret_parse::{Desired, Variant};
+use crate::controller::pull_secret_status::Tokens;
+use crate::controller::registries::Registry;
+use crate::core::pull_secret::Login;
+use crate::core::reason::Problem;
+use crate::core::token::{Service, Token, TokenKey};
+use crate::core::token_slot::Minted;
+
+/// Tokens that are fetched at once, for one object.
+const CONCURRENT_CALLS: usize = 16;
+
+/// Tokens at hand whose time has come by either clock, whatever is noted on the Secrets that hold them.
+pub(super) async fn overdue(context: &Context, desired: &Desired) -> BTreeSet<TokenKey> {
+    let now = context.clocks.now();
+    let mut overdue = BTreeSet::new();
+    for key in desired.variants().into_iter().flat_map(|variant| &variant.logins).map(|login| &login.token) {
+        if !overdue.contains(key) && context.tokens.is_due(key, now).await {
+            overdue.insert(key.clone());
+        }
+    }
+    overdue
+}
+
+/// The tokens of the Secrets that are due, as far as they are to be had.
+pub(super) async fn tokens<K: PullSecret>(
+    object: &K,
+    context: &Context,
+    desired: &Desired,
+    due: &[(String, Arc<Variant>)],
+    issued_since: Option<Timestamp>,
+) -> Result<Tokens, Problem> {
+    let logins = due.iter().flat_map(|(_, variant)| &variant.logins);
+    let by_key: BTreeMap<_, _> = logins.map(|login| (&login.token, login)).collect();
+    let mut lookups = Vec::new();
+    for login in by_key.into_values() {
+        lookups.push(lookup(object, context, desired, login, issued_since));
+    }
+    let found = futures::stream::iter(lookups).buffer_unordered(CONCURRENT_CALLS);
+    found.try_filter_map(|found| std::future::ready(Ok(found))).try_collect().await
+}
+
+/// The token for one host; `None` where its registry can't be used just now.
+pub(super) async fn lookup<K: PullSecret>(
+    object: &K,
+    context: &Context,
+    desired: &Desired,
+    login: &Login,
+    issued_since: Option<Timestamp>,
+) -> Result<Option<(TokenKey, Lookup)>, Problem> {
+    let key = &login.token;
+    let Some((registry, caller)) = desired.minters.get(&key.identity) else { return Ok(None) };
+    let session = context.registries.minter(registry, key).await?;
+    if let Some(since) = issued_since {
+        context.tokens.expire_before(key, since).await;
+    }
+    let place = place(registry, login);
+    let source = Source { session, service: key.service, registry: &context.registry_client, place };
+    let lookup = context.tokens.get(key, || context.clocks.now(), &source).await;
+    if lookup.ended_with_session {
+        let note = format!(
+            "{} refused the token once the session of {caller} had ended that signed it; from now on tokens are renewed before that",
+            login.host
+        );
+        context.events.tell(object, &What::warning("TokenEndedWithSession", note)).await;
+    }
+    Ok(Some((key.clone(), lookup)))
+}
+
+/// Where the registry of `login` answers.
+pub(super) fn place(registry: &Registry, login: &Login) -> Place {
+    let url = registry.spec.endpoint.as_ref().and_then(|endpoint| endpoint.url.clone());
+    Place { host: login.host.clone(), url }
+}
+
+/// Where tokens come from, and where they are tried.
+struct Source<'a> {
+    session: Arc<Session>,
+    service: Service,
+    registry: &'a RegistryClient,
+    place: Place,
+}
+
+impl Minter for Source<'_> {
+    async fn mint(&self) -> Result<Minted, AwsError> {
+        self.session.token(self.service).await
+    }
+
+    async fn is_accepted(&self, token: &Token) -> Option<bool> {
+        match self.registry.login(&self.place, token).await {
+            Ok(answer) => Some(answer == Answer::Allowed),
+            Err(error) => {
+                tracing::warn!(%error, "whether a token outlived its session isn't known, so it is renewed");
+                None
+            }
+        }
+    }
+}
