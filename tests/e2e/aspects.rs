@@ -1,15 +1,23 @@
 //! What only the whole shows: defaults, policies beside foreign statements, exports, scanning, new roles.
 
-use ecr_operator::api::EcrRepository;
+use ecr_operator::api::{EcrRegistry, EcrRepository};
 use k8s_openapi::api::core::v1::ConfigMap;
 use kube::api::{Api, DeleteParams, Patch, PatchParams};
 use serde_json::json;
 
-use crate::support::world::{ACCOUNT, REGION, World};
+use crate::support::world::{ACCOUNT, World};
 
-#[tokio::test]
-async fn defaults_fill_what_is_absent_and_required_tags_win() {
-    let world = World::new("defaults").await;
+stories! {
+    defaults_fill_what_is_absent_and_required_tags_win,
+    foreign_statements_stay_beside_grants_and_ours_go_with_their_block,
+    registry_level_scanning_decides_and_the_status_says_so,
+    an_export_is_ours_alone_and_goes_with_its_objects;
+    but not on moto:
+    a_role_that_was_just_created_is_waited_for = "moto believes in every role",
+    deletion_that_cannot_be_done_says_how_to_let_go = "moto knows no faults",
+}
+
+async fn defaults_fill_what_is_absent_and_required_tags_win(world: World) {
     let lifecycle = json!({"rules": [{
         "rulePriority": 1,
         "selection": {"tagStatus": "any", "countType": "imageCountMoreThan", "countNumber": 9},
@@ -34,7 +42,7 @@ async fn defaults_fill_what_is_absent_and_required_tags_win() {
     assert_eq!(bare.description["imageTagMutability"], "MUTABLE");
     assert!(bare.lifecycle_policy.is_none() && !bare.tags.contains_key("env"));
     // A default that changes is a change of every repository that inherits it.
-    world.ecr.clear_calls();
+    world.clear_calls();
     world.register(json!({"defaults": {"imageTagMutability": "MUTABLE", "lifecyclePolicy": lifecycle, "tags": {"env": "dev"}}})).await;
     world
         .eventually("the new default is in force", || async {
@@ -43,9 +51,7 @@ async fn defaults_fill_what_is_absent_and_required_tags_win() {
         .await;
 }
 
-#[tokio::test]
-async fn foreign_statements_stay_beside_grants_and_ours_go_with_their_block() {
-    let world = World::new("grants").await;
+async fn foreign_statements_stay_beside_grants_and_ours_go_with_their_block(world: World) {
     world
         .repository("app", json!({"repositoryPolicy": {"grants": [{"access": "Pull", "accounts": ["210987654321"]}]}}))
         .await;
@@ -54,8 +60,8 @@ async fn foreign_statements_stay_beside_grants_and_ours_go_with_their_block() {
     let theirs = json!({"Sid": "theirs", "Effect": "Allow", "Principal": {"AWS": "310987654321"}, "Action": "ecr:BatchGetImage"});
     policy["Statement"].as_array_mut().unwrap().push(theirs);
     let body = json!({"repositoryName": "app", "policyText": policy.to_string()});
-    world.ecr.behind_the_back(ACCOUNT, REGION, "SetRepositoryPolicy", body).unwrap();
-    world.ecr.clear_calls();
+    world.behind_the_back("SetRepositoryPolicy", body);
+    world.clear_calls();
     let api = world.api::<EcrRepository>();
     world.again(&api, "app").await;
     let handled = |object: &EcrRepository| {
@@ -80,9 +86,7 @@ async fn foreign_statements_stay_beside_grants_and_ours_go_with_their_block() {
     assert_eq!(sids(), ["theirs"]);
 }
 
-#[tokio::test]
-async fn a_role_that_was_just_created_is_waited_for() {
-    let world = World::new("role").await;
+async fn a_role_that_was_just_created_is_waited_for(world: World) {
     let role = "arn:aws:iam::123456789012:role/new";
     world.repository("app", json!({"repositoryPolicy": {"grants": [{"access": "Pull", "roleArns": [role]}]}})).await;
     let told = world.repository_says("app", "False", "Transient").await;
@@ -91,22 +95,21 @@ async fn a_role_that_was_just_created_is_waited_for() {
     world.repository_says("app", "True", "Ready").await;
 }
 
-#[tokio::test]
-async fn registry_level_scanning_decides_and_the_status_says_so() {
-    let world = World::without_registry("scan", local_ecr::Config::default()).await;
+async fn registry_level_scanning_decides_and_the_status_says_so(world: World) {
     let scanning = json!({"scanType": "ENHANCED", "rules": [{"scanFrequency": "SCAN_ON_PUSH", "repositoryFilters": [{"filter": "*", "filterType": "WILDCARD"}]}]});
-    world.ecr.behind_the_back(ACCOUNT, REGION, "PutRegistryScanningConfiguration", scanning).unwrap();
-    world.register(json!({})).await;
-    world.registry_says("True", "Ready").await;
+    world.behind_the_back("PutRegistryScanningConfiguration", scanning);
+    let registries = Api::<EcrRegistry>::all(world.client.clone());
+    world.again(&registries, &world.registry).await;
+    let handled =
+        |object: &EcrRegistry| object.status.as_ref().is_some_and(|status| status.last_handled_reconcile_at.is_some());
+    world.until(&registries, &world.registry, "handled", handled).await;
     world.repository("app", json!({"imageScanningConfiguration": {"scanOnPush": true}})).await;
     let told = world.repository_says("app", "True", "Ready").await;
     let message = told.status.unwrap().conditions[0].message.clone();
     assert!(message.contains("registry-level scanning decides (ENHANCED)"), "{message}");
 }
 
-#[tokio::test]
-async fn an_export_is_ours_alone_and_goes_with_its_objects() {
-    let world = World::new("export").await;
+async fn an_export_is_ours_alone_and_goes_with_its_objects(world: World) {
     let maps: Api<ConfigMap> = world.api();
     let export = |key: &str| json!({"exportTo": {"configMap": "images", "keys": {"uri": key}}});
     world.repository("app", export("APP")).await;
@@ -134,9 +137,7 @@ async fn an_export_is_ours_alone_and_goes_with_its_objects() {
     assert_eq!(maps.get("theirs").await.unwrap().data.unwrap().len(), 1);
 }
 
-#[tokio::test]
-async fn deletion_that_cannot_be_done_says_how_to_let_go() {
-    let world = World::new("stuck").await;
+async fn deletion_that_cannot_be_done_says_how_to_let_go(world: World) {
     let api = world.api::<EcrRepository>();
     for name in ["denied", "gone"] {
         world.repository(name, json!({"deletionPolicy": "Delete"})).await;
@@ -152,7 +153,7 @@ async fn deletion_that_cannot_be_done_says_how_to_let_go() {
         "{message}"
     );
 
-    let registries: Api<ecr_operator::api::EcrRegistry> = Api::all(world.client.clone());
+    let registries: Api<EcrRegistry> = Api::all(world.client.clone());
     world.delete(&registries, &world.registry).await;
     api.delete("gone", &DeleteParams::default()).await.unwrap();
     world.repository_says("gone", "False", "RegistryNotFound").await;
@@ -193,7 +194,7 @@ async fn the_documented_permissions_are_enough() {
     world.repository_says("app", "True", "Ready").await;
     world.repository("app", spec("IMMUTABLE", json!({"rules": []}), json!({"c": "d"}))).await;
     world.repository_says("app", "True", "Ready").await;
-    world.again(&Api::<ecr_operator::api::EcrRegistry>::all(world.client.clone()), &world.registry).await;
+    world.again(&Api::<EcrRegistry>::all(world.client.clone()), &world.registry).await;
     let snapshot =
         world.ecr.wait_for_call(crate::support::world::PATIENCE, |call| call.operation == "GetResources").await;
     assert!(snapshot.is_some());
@@ -202,11 +203,11 @@ async fn the_documented_permissions_are_enough() {
         .await
         .unwrap();
     world.repository_says("app", "True", "Ready").await;
-    world.ecr.put_image(ACCOUNT, REGION, "app", &["v1"]).unwrap();
+    world.put_image("app");
     api.delete("app", &DeleteParams::default()).await.unwrap();
     world.repository_says("app", "False", "RepositoryNotEmpty").await;
     let digests = json!({"repositoryName": "app", "imageIds": [{"imageTag": "v1"}]});
-    world.ecr.behind_the_back(ACCOUNT, REGION, "BatchDeleteImage", digests).unwrap();
+    world.behind_the_back("BatchDeleteImage", digests);
     world.again(&api, "app").await;
     world.until_gone(&api, "app").await;
     let refused: Vec<_> =

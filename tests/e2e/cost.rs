@@ -6,7 +6,13 @@ use kube::api::{Api, ListParams, Patch, PatchParams, WatchEvent, WatchParams};
 use local_ecr::{Action, Fault, Matcher};
 use serde_json::json;
 
-use crate::support::world::{ACCOUNT, PATIENCE, REGION, World};
+use crate::support::world::{PATIENCE, World};
+
+stories! {
+    a_change_of_one_aspect_reads_that_aspect_and_the_tags_that_say_whose_it_is,
+    a_pass_without_a_difference_writes_nothing_anywhere,
+    drift_of_many_is_found_by_one_listing_and_only_what_differs_is_looked_at,
+}
 
 fn with_everything() -> serde_json::Value {
     json!({
@@ -25,9 +31,7 @@ async fn change(world: &World, name: &str, patch: serde_json::Value) {
     world.api::<EcrRepository>().patch(name, &PatchParams::default(), &Patch::Merge(patch)).await.unwrap();
 }
 
-#[tokio::test]
-async fn a_change_of_one_aspect_reads_that_aspect_and_the_tags_that_say_whose_it_is() {
-    let world = World::new("reads").await;
+async fn a_change_of_one_aspect_reads_that_aspect_and_the_tags_that_say_whose_it_is(world: World) {
     world.repository("app", with_everything()).await;
     world.repository_says("app", "True", "Ready").await;
     for (patch, reads) in [
@@ -37,7 +41,7 @@ async fn a_change_of_one_aspect_reads_that_aspect_and_the_tags_that_say_whose_it
         (json!({"repositoryPolicy": null}), vec!["GetRepositoryPolicy", "ListTagsForResource"]),
         (json!({"deletionPolicy": "Delete"}), vec![]),
     ] {
-        world.ecr.clear_calls();
+        world.clear_calls();
         change(&world, "app", json!({"spec": patch})).await;
         world.repository_says("app", "True", "Ready").await;
         let writes = world.writes();
@@ -48,15 +52,13 @@ async fn a_change_of_one_aspect_reads_that_aspect_and_the_tags_that_say_whose_it
     }
 }
 
-#[tokio::test]
-async fn a_pass_without_a_difference_writes_nothing_anywhere() {
-    let world = World::new("quiet").await;
+async fn a_pass_without_a_difference_writes_nothing_anywhere(world: World) {
     world.repository("app", with_everything()).await;
     let settled = world.repository_says("app", "True", "Ready").await;
     let api = world.api::<EcrRepository>();
     let params = WatchParams::default().fields("metadata.name=app");
     let mut changes = Box::pin(api.watch(&params, settled.metadata.resource_version.as_ref().unwrap()).await.unwrap());
-    world.ecr.clear_calls();
+    world.clear_calls();
     change(&world, "app", json!({"metadata": {"annotations": {"note": "of no meaning"}}})).await;
     change(&world, "app", json!({"metadata": {"annotations": {"ecr-operator.dev/reconcile-at": "1"}}})).await;
     let handled = |object: &EcrRepository| {
@@ -76,9 +78,7 @@ async fn a_pass_without_a_difference_writes_nothing_anywhere() {
     assert_eq!(versions.len(), 3, "two annotations, and the status that remembers the second");
 }
 
-#[tokio::test]
-async fn drift_of_many_is_found_by_one_listing_and_only_what_differs_is_looked_at() {
-    let world = World::new("many").await;
+async fn drift_of_many_is_found_by_one_listing_and_only_what_differs_is_looked_at(world: World) {
     for n in 0..120 {
         world.repository(&format!("app-{n}"), json!({"imageTagMutability": "IMMUTABLE"})).await;
     }
@@ -97,9 +97,9 @@ async fn drift_of_many_is_found_by_one_listing_and_only_what_differs_is_looked_a
         ("PutImageTagMutability", json!({"repositoryName": "app-7", "imageTagMutability": "MUTABLE"})),
         ("DeleteRepository", json!({"repositoryName": "app-8"})),
     ] {
-        world.ecr.behind_the_back(ACCOUNT, REGION, operation, body).unwrap();
+        world.behind_the_back(operation, body);
     }
-    world.ecr.clear_calls();
+    world.clear_calls();
     world.again(&Api::<EcrRegistry>::all(world.client.clone()), &world.registry).await;
     let repaired = |object: &EcrRepository| object.status.as_ref().is_some_and(|status| status.drift.is_some());
     world.until(&world.api::<EcrRepository>(), "app-7", "repaired", repaired).await;
@@ -126,7 +126,7 @@ async fn with_many_turns(name: &str, registry: serde_json::Value) -> (World, Vec
     }
     let mut spec = json!({"driftInterval": "1m"});
     crate::support::world::merge(&mut spec, registry);
-    world.ecr.clear_calls();
+    world.clear_calls();
     world.register(spec).await;
     world.registry_says("True", "Ready").await;
     (world, names)
@@ -153,8 +153,8 @@ async fn tags_of_all_are_read_by_one_call_and_only_those_that_differ_are_read_ag
     }
     let arn = world.there("app").unwrap().arn;
     let changed = json!({"resourceArn": arn, "tags": [{"Key": "team", "Value": "z"}, {"Key": "theirs", "Value": "x"}]});
-    world.ecr.behind_the_back(ACCOUNT, REGION, "TagResource", changed).unwrap();
-    world.ecr.clear_calls();
+    world.behind_the_back("TagResource", changed);
+    world.clear_calls();
     world.again(&Api::<EcrRegistry>::all(world.client.clone()), &world.registry).await;
     let repaired = |object: &EcrRepository| object.status.as_ref().is_some_and(|status| status.drift.is_some());
     world.until(&world.api::<EcrRepository>(), "app", "repaired", repaired).await;
@@ -174,7 +174,7 @@ async fn what_the_batch_shows_late_is_looked_at_and_nothing_is_written() {
     let stale = json!({"ResourceTagMappingList": [{"ResourceARN": world.there("app").unwrap().arn, "Tags": []}]});
     let body = Action::Body { status: 200, body: stale.to_string() };
     world.ecr.fault(Fault::always(Matcher::operation("GetResources"), body));
-    world.ecr.clear_calls();
+    world.clear_calls();
     snapshot(&world).await;
     let read = world.ecr.wait_for_call(PATIENCE, |call| call.operation == "ListTagsForResource").await;
     assert!(read.is_some(), "ECR itself is asked");
@@ -201,7 +201,7 @@ async fn in_their_turns_policies_alone_are_read_and_tags_only_where_the_batch_is
     for name in &names {
         let arn = world.there(name).unwrap().arn;
         let body = json!({"resourceArn": arn, "tagKeys": ["team"]});
-        world.ecr.behind_the_back(ACCOUNT, REGION, "UntagResource", body).unwrap();
+        world.behind_the_back("UntagResource", body);
     }
     turn("ListTagsForResource").await.expect("a turn with tags");
     turn("TagResource").await.expect("the tag is put back");
@@ -218,7 +218,7 @@ async fn a_policy_that_is_changed_behind_our_back_is_found_in_its_turn_and_put_r
     let (world, names) = with_many_turns("policyturn", json!({})).await;
     for name in &names {
         let body = json!({"repositoryName": name});
-        world.ecr.behind_the_back(ACCOUNT, REGION, "DeleteRepositoryPolicy", body).unwrap();
+        world.behind_the_back("DeleteRepositoryPolicy", body);
     }
     let repair = world.ecr.wait_for_call(PATIENCE, |call| call.operation == "SetRepositoryPolicy").await.unwrap();
     let calls = world.ecr.calls().into_iter().filter(|call| call.resource == repair.resource);

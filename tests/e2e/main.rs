@@ -5,6 +5,28 @@
 #[expect(dead_code, reason = "some of it serves the tests on a real node")]
 mod support;
 
+/// Runs each story in a world whose AWS is the local ECR, and in one whose AWS is moto. Those `but not on moto` are
+/// skipped there, by name: moto deviates from AWS, or can't do what the story needs. `--ignored moto` tries them.
+macro_rules! stories {
+    ($($story:ident),+ $(,)? $(; but not on moto: $($local:ident = $why:literal),+ $(,)?)?) => {
+        mod local {
+            use super::World;
+            $(#[tokio::test] async fn $story() { super::$story(World::new(stringify!($story)).await).await; })+
+            $($(#[tokio::test] async fn $local() { super::$local(World::new(stringify!($local)).await).await; })+)?
+        }
+
+        mod moto {
+            use super::World;
+            $(#[tokio::test] async fn $story() {
+                if let Some(world) = World::on_moto(stringify!($story)).await { super::$story(world).await; }
+            })+
+            $($(#[tokio::test] #[ignore = $why] async fn $local() {
+                if let Some(world) = World::on_moto(stringify!($local)).await { super::$local(world).await; }
+            })+)?
+        }
+    };
+}
+
 mod api_rules;
 mod api_rules_apply;
 mod api_rules_aspects;

@@ -10,17 +10,24 @@ use serde_json::{Value, json};
 
 use crate::support::world::{ACCOUNT, REGION, World};
 
+stories! {
+    a_registry_that_is_made_anew_wakes_everybody_at_once,
+    every_change_is_an_event_of_its_own;
+    but not on moto:
+    a_repair_that_failed_is_not_forgotten = "moto knows no faults",
+    an_aspect_that_cannot_be_read_or_makes_no_sense_holds_back_no_other = "moto knows no faults",
+    deletion_right_after_creation_waits_until_ecr_shows_what_it_made = "moto shows everything at once",
+}
+
 fn refused(code: &str) -> Action {
     Action::Before { code: code.to_owned(), status: 400 }
 }
 
-#[tokio::test]
-async fn a_repair_that_failed_is_not_forgotten() {
-    let world = World::new("forgotten").await;
+async fn a_repair_that_failed_is_not_forgotten(world: World) {
     world.repository("app", json!({"imageTagMutability": "IMMUTABLE"})).await;
     world.repository_says("app", "True", "Ready").await;
     let mutable = json!({"repositoryName": "app", "imageTagMutability": "MUTABLE"});
-    world.ecr.behind_the_back(ACCOUNT, REGION, "PutImageTagMutability", mutable).unwrap();
+    world.behind_the_back("PutImageTagMutability", mutable);
     world.ecr.fault(Fault {
         times: Some(4),
         ..Fault::always(Matcher::operation("PutImageTagMutability"), refused("ThrottlingException"))
@@ -31,9 +38,7 @@ async fn a_repair_that_failed_is_not_forgotten() {
     assert_eq!(world.there("app").unwrap().description["imageTagMutability"], "IMMUTABLE");
 }
 
-#[tokio::test]
-async fn an_aspect_that_cannot_be_read_or_makes_no_sense_holds_back_no_other() {
-    let world = World::new("alone").await;
+async fn an_aspect_that_cannot_be_read_or_makes_no_sense_holds_back_no_other(world: World) {
     let lifecycle = json!({"policyText": r#"{"rules":[{"rulePriority":1,"selection":{"tagStatus":"any","countType":"imageCountMoreThan","countNumber":3},"action":{"type":"expire"}}]}"#});
     world.repository("app", json!({"lifecyclePolicy": lifecycle, "deletionPolicy": "Delete"})).await;
     world.repository_says("app", "True", "Ready").await;
@@ -62,9 +67,7 @@ async fn an_aspect_that_cannot_be_read_or_makes_no_sense_holds_back_no_other() {
     assert!(world.there("app").is_none(), "nor does it hold back deletion");
 }
 
-#[tokio::test]
-async fn deletion_right_after_creation_waits_until_ecr_shows_what_it_made() {
-    let world = World::new("early").await;
+async fn deletion_right_after_creation_waits_until_ecr_shows_what_it_made(world: World) {
     world.ecr.eventual_consistency(Duration::from_secs(4));
     world.repository("app", json!({"deletionPolicy": "Delete"})).await;
     world.repository_says("app", "True", "Ready").await;
@@ -72,9 +75,7 @@ async fn deletion_right_after_creation_waits_until_ecr_shows_what_it_made() {
     assert!(world.there("app").is_none(), "no orphan is left");
 }
 
-#[tokio::test]
-async fn a_registry_that_is_made_anew_wakes_everybody_at_once() {
-    let world = World::new("anew").await;
+async fn a_registry_that_is_made_anew_wakes_everybody_at_once(world: World) {
     let registries: Api<EcrRegistry> = Api::all(world.client.clone());
     world.delete(&registries, &world.registry).await;
     world.repository("app", json!({})).await;
@@ -173,9 +174,7 @@ async fn a_secret_whose_owner_is_no_more_is_taken_over() {
     world.pull_secret_says("pull", "True", "Ready").await;
 }
 
-#[tokio::test]
-async fn every_change_is_an_event_of_its_own() {
-    let world = World::new("events").await;
+async fn every_change_is_an_event_of_its_own(world: World) {
     world.repository("app", json!({})).await;
     world.repository_says("app", "True", "Ready").await;
     for value in ["1", "2"] {

@@ -4,25 +4,33 @@ use ecr_operator::api::EcrRepository;
 use kube::api::{Patch, PatchParams};
 use serde_json::json;
 
-use crate::support::world::{ACCOUNT, REGION, World};
+use crate::support::world::World;
+
+stories! {
+    tags_that_somebody_takes_away_are_put_back_three_times_and_then_a_person_is_asked,
+    a_repository_that_somebody_else_made_anew_is_not_ours,
+    a_retained_repository_returns_to_the_object_that_comes_back,
+    an_object_restored_from_a_backup_with_its_status_returns_too,
+    marks_of_other_managers_are_respected_and_taken_over_only_with_leave,
+    the_registrys_ceiling_stops_an_adoption,
+    a_lost_clusters_repositories_pass_on_without_an_edit,
+}
 
 const OURS: [&str; 4] =
     ["ecr-operator.dev/owner-id", "ecr-operator.dev/namespace", "ecr-operator.dev/name", "ecr-operator.dev/uid"];
 
 fn strip(world: &World, name: &str) {
     let arn = world.there(name).unwrap().arn;
-    world.ecr.behind_the_back(ACCOUNT, REGION, "UntagResource", json!({"resourceArn": arn, "tagKeys": OURS})).unwrap();
+    world.behind_the_back("UntagResource", json!({"resourceArn": arn, "tagKeys": OURS}));
 }
 
-#[tokio::test]
-async fn tags_that_somebody_takes_away_are_put_back_three_times_and_then_a_person_is_asked() {
-    let world = World::new("stripped").await;
+async fn tags_that_somebody_takes_away_are_put_back_three_times_and_then_a_person_is_asked(world: World) {
     world.repository("app", json!({})).await;
     world.repository_says("app", "True", "Ready").await;
     let api = world.api::<EcrRepository>();
     for round in 1..=3 {
         strip(&world, "app");
-        world.ecr.clear_calls();
+        world.clear_calls();
         let meta = Patch::Merge(json!({"spec": {"tags": {"round": round.to_string()}}}));
         api.patch("app", &PatchParams::default(), &meta).await.unwrap();
         world.repository_says("app", "True", "Ready").await;
@@ -30,7 +38,7 @@ async fn tags_that_somebody_takes_away_are_put_back_three_times_and_then_a_perso
         assert_eq!(world.writes(), ["TagResource"]);
     }
     strip(&world, "app");
-    world.ecr.clear_calls();
+    world.clear_calls();
     api.patch("app", &PatchParams::default(), &Patch::Merge(json!({"spec": {"tags": {"round": "4"}}}))).await.unwrap();
     world.repository_says("app", "False", "Contested").await;
     assert_eq!(world.writes(), [""; 0]);
@@ -38,15 +46,13 @@ async fn tags_that_somebody_takes_away_are_put_back_three_times_and_then_a_perso
     world.repository_says("app", "True", "Ready").await;
 }
 
-#[tokio::test]
-async fn a_repository_that_somebody_else_made_anew_is_not_ours() {
-    let world = World::new("remade").await;
+async fn a_repository_that_somebody_else_made_anew_is_not_ours(world: World) {
     world.repository("app", json!({"deletionPolicy": "Delete"})).await;
     world.repository_says("app", "True", "Ready").await;
     world.age("app").await;
-    world.ecr.behind_the_back(ACCOUNT, REGION, "DeleteRepository", json!({"repositoryName": "app"})).unwrap();
-    world.ecr.behind_the_back(ACCOUNT, REGION, "CreateRepository", json!({"repositoryName": "app"})).unwrap();
-    world.ecr.clear_calls();
+    world.behind_the_back("DeleteRepository", json!({"repositoryName": "app"}));
+    world.behind_the_back("CreateRepository", json!({"repositoryName": "app"}));
+    world.clear_calls();
     let api = world.api::<EcrRepository>();
     world.again(&api, "app").await;
     world.repository_says("app", "False", "Conflict").await;
@@ -55,9 +61,7 @@ async fn a_repository_that_somebody_else_made_anew_is_not_ours() {
     assert_eq!(world.writes(), [""; 0]);
 }
 
-#[tokio::test]
-async fn a_retained_repository_returns_to_the_object_that_comes_back() {
-    let world = World::new("returns").await;
+async fn a_retained_repository_returns_to_the_object_that_comes_back(world: World) {
     let api = world.api::<EcrRepository>();
     world.repository("app", json!({"tags": {"a": "b"}})).await;
     let first = world.repository_says("app", "True", "Ready").await;
@@ -69,9 +73,7 @@ async fn a_retained_repository_returns_to_the_object_that_comes_back() {
     assert_eq!(world.there("app").unwrap().tags["ecr-operator.dev/uid"], second.metadata.uid.unwrap());
 }
 
-#[tokio::test]
-async fn an_object_restored_from_a_backup_with_its_status_returns_too() {
-    let world = World::new("restored").await;
+async fn an_object_restored_from_a_backup_with_its_status_returns_too(world: World) {
     let api = world.api::<EcrRepository>();
     world.repository("app", json!({})).await;
     let first = world.repository_says("app", "True", "Ready").await;
@@ -92,14 +94,9 @@ async fn an_object_restored_from_a_backup_with_its_status_returns_too() {
     world.repository_says("app", "True", "Ready").await;
 }
 
-#[tokio::test]
-async fn marks_of_other_managers_are_respected_and_taken_over_only_with_leave() {
-    let world = World::new("marks").await;
+async fn marks_of_other_managers_are_respected_and_taken_over_only_with_leave(world: World) {
     let tags = json!([{"Key": "services.k8s.aws/controller-version", "Value": "ecr-1"}]);
-    world
-        .ecr
-        .behind_the_back(ACCOUNT, REGION, "CreateRepository", json!({"repositoryName": "app", "tags": tags}))
-        .unwrap();
+    world.behind_the_back("CreateRepository", json!({"repositoryName": "app", "tags": tags}));
     world.repository("app", json!({"adoptionPolicy": "Adopt", "inheritDefaults": false})).await;
     let refused = world.repository_says("app", "False", "Conflict").await;
     let told = refused.status.unwrap().conditions[0].message.clone();
@@ -109,15 +106,13 @@ async fn marks_of_other_managers_are_respected_and_taken_over_only_with_leave() 
     assert!(world.there("app").unwrap().tags.contains_key("services.k8s.aws/controller-version"), "their mark stays");
 }
 
-#[tokio::test]
-async fn the_registrys_ceiling_stops_an_adoption() {
-    let world = World::new("ceiling").await;
+async fn the_registrys_ceiling_stops_an_adoption(world: World) {
     world
         .register(
             json!({"allow": [{"namespaces": {}, "manage": ["*"], "maxAdoption": "Deny", "maxDeletion": "Retain"}]}),
         )
         .await;
-    world.ecr.behind_the_back(ACCOUNT, REGION, "CreateRepository", json!({"repositoryName": "app"})).unwrap();
+    world.behind_the_back("CreateRepository", json!({"repositoryName": "app"}));
     world.repository("app", json!({"adoptionPolicy": "Adopt", "inheritDefaults": false})).await;
     world.repository_says("app", "False", "AdoptionDenied").await;
     world.repository("other", json!({"deletionPolicy": "Delete"})).await;
@@ -125,18 +120,13 @@ async fn the_registrys_ceiling_stops_an_adoption() {
     assert!(world.there("other").is_some(), "the rest is done all the same");
 }
 
-#[tokio::test]
-async fn a_lost_clusters_repositories_pass_on_without_an_edit() {
-    let world = World::new("lost").await;
+async fn a_lost_clusters_repositories_pass_on_without_an_edit(world: World) {
     let tags: Vec<_> = OURS
         .iter()
         .zip(["lost-cluster", world.namespace.as_str(), "app", "old-uid"])
         .map(|(key, value)| json!({"Key": key, "Value": value}))
         .collect();
-    world
-        .ecr
-        .behind_the_back(ACCOUNT, REGION, "CreateRepository", json!({"repositoryName": "app", "tags": tags}))
-        .unwrap();
+    world.behind_the_back("CreateRepository", json!({"repositoryName": "app", "tags": tags}));
     world.repository("app", json!({})).await;
     world.repository_says("app", "False", "Conflict").await;
     world.register(json!({"takeOverFrom": ["lost-cluster"]})).await;

@@ -4,7 +4,23 @@ use ecr_operator::api::EcrRepository;
 use kube::api::{Api, DeleteParams, Patch, PatchParams};
 use serde_json::json;
 
-use crate::support::world::{ACCOUNT, REGION, World};
+use crate::support::world::{ACCOUNT, World};
+
+stories! {
+    a_repository_is_created_as_declared_in_three_calls,
+    a_change_of_one_aspect_is_one_write,
+    what_others_set_stays_and_what_others_change_is_put_right,
+    deletion_does_what_the_policy_says,
+    a_repository_with_images_waits_and_retain_lets_go,
+    a_repository_that_exists_is_not_touched_without_leave,
+    two_objects_one_repository_the_first_keeps_it,
+    a_namespace_without_the_right_gets_nothing,
+    mode_plan_shows_everything_and_writes_nothing,
+    suspended_means_nothing_is_done;
+    but not on moto:
+    scan_on_push_is_turned_off_by_one_write = "moto takes an empty configuration (the SDK leaves out false) for none",
+    one_failing_aspect_holds_back_no_other_and_names_its_call = "moto knows no faults",
+}
 
 fn full(name: &str) -> serde_json::Value {
     json!({
@@ -23,11 +39,9 @@ fn full(name: &str) -> serde_json::Value {
     })
 }
 
-#[tokio::test]
-async fn a_repository_is_created_as_declared_in_three_calls() {
-    let world = World::new("create").await;
+async fn a_repository_is_created_as_declared_in_three_calls(world: World) {
     world.registry_says("True", "Ready").await;
-    world.ecr.clear_calls();
+    world.clear_calls();
     world.repository("app", full("team-a/app")).await;
     let object = world.repository_says("app", "True", "Ready").await;
     assert_eq!(world.operations(), ["CreateRepository", "PutLifecyclePolicy", "SetRepositoryPolicy"]);
@@ -48,14 +62,11 @@ async fn a_repository_is_created_as_declared_in_three_calls() {
     world.event("app", "CreateRepository").await;
 }
 
-#[tokio::test]
-async fn a_change_of_one_aspect_is_one_write() {
-    let world = World::new("change").await;
+async fn a_change_of_one_aspect_is_one_write(world: World) {
     world.repository("app", full("team-a/app")).await;
     world.repository_says("app", "True", "Ready").await;
     for (change, writes) in [
         (json!({"tags": {"team": "b"}}), "TagResource"),
-        (json!({"imageScanningConfiguration": {"scanOnPush": false}}), "PutImageScanningConfiguration"),
         (json!({"imageTagMutability": "MUTABLE", "imageTagMutabilityExclusionFilters": null}), "PutImageTagMutability"),
         (json!({"lifecyclePolicy": {"rules": []}}), "DeleteLifecyclePolicy"),
         (
@@ -65,7 +76,7 @@ async fn a_change_of_one_aspect_is_one_write() {
         (json!({"repositoryPolicy": null}), "DeleteRepositoryPolicy"),
         (json!({"tags": {"team": null}}), "UntagResource"),
     ] {
-        world.ecr.clear_calls();
+        world.clear_calls();
         let patch = Patch::Merge(json!({"spec": change}));
         world.api::<EcrRepository>().patch("app", &PatchParams::default(), &patch).await.unwrap();
         world.repository_says("app", "True", "Ready").await;
@@ -76,33 +87,31 @@ async fn a_change_of_one_aspect_is_one_write() {
     assert!(there.lifecycle_policy.is_none() && there.policy.is_none());
 }
 
-#[tokio::test]
-async fn what_others_set_stays_and_what_others_change_is_put_right() {
-    let world = World::new("drift").await;
+async fn scan_on_push_is_turned_off_by_one_write(world: World) {
+    world.repository("app", json!({"imageScanningConfiguration": {"scanOnPush": true}})).await;
+    world.repository_says("app", "True", "Ready").await;
+    world.clear_calls();
+    world.repository("app", json!({"imageScanningConfiguration": {"scanOnPush": false}})).await;
+    world.repository_says("app", "True", "Ready").await;
+    assert_eq!(world.writes(), ["PutImageScanningConfiguration"]);
+    assert_eq!(world.there("app").unwrap().description["imageScanningConfiguration"]["scanOnPush"], false);
+}
+
+async fn what_others_set_stays_and_what_others_change_is_put_right(world: World) {
     world
         .repository("app", json!({"name": "team-a/app", "imageTagMutability": "IMMUTABLE", "tags": {"team": "a"}}))
         .await;
     let object = world.repository_says("app", "True", "Ready").await;
     let arn = object.status.unwrap().repository_arn.unwrap();
-    world
-        .ecr
-        .behind_the_back(
-            ACCOUNT,
-            REGION,
-            "TagResource",
-            json!({"resourceArn": arn, "tags": [{"Key": "theirs", "Value": "x"}, {"Key": "team", "Value": "z"}]}),
-        )
-        .unwrap();
-    world
-        .ecr
-        .behind_the_back(
-            ACCOUNT,
-            REGION,
-            "PutImageTagMutability",
-            json!({"repositoryName": "team-a/app", "imageTagMutability": "MUTABLE"}),
-        )
-        .unwrap();
-    world.ecr.clear_calls();
+    world.behind_the_back(
+        "TagResource",
+        json!({"resourceArn": arn, "tags": [{"Key": "theirs", "Value": "x"}, {"Key": "team", "Value": "z"}]}),
+    );
+    world.behind_the_back(
+        "PutImageTagMutability",
+        json!({"repositoryName": "team-a/app", "imageTagMutability": "MUTABLE"}),
+    );
+    world.clear_calls();
     let annotate = Patch::Merge(json!({"metadata": {"annotations": {"ecr-operator.dev/reconcile-at": "now"}}}));
     world.api::<EcrRepository>().patch("app", &PatchParams::default(), &annotate).await.unwrap();
     let repaired = world
@@ -118,9 +127,7 @@ async fn what_others_set_stays_and_what_others_change_is_put_right() {
     assert_eq!(repaired.status.unwrap().drift.unwrap().actions.len(), 2);
 }
 
-#[tokio::test]
-async fn deletion_does_what_the_policy_says() {
-    let world = World::new("delete").await;
+async fn deletion_does_what_the_policy_says(world: World) {
     let api = world.api::<EcrRepository>();
     for (name, policy, stays) in
         [("retained", "Retain", true), ("deleted", "Delete", false), ("purged", "DeleteWithImages", false)]
@@ -133,9 +140,9 @@ async fn deletion_does_what_the_policy_says() {
             "a finalizer only where deletion has something to do"
         );
         if policy == "DeleteWithImages" {
-            world.ecr.put_image(ACCOUNT, REGION, name, &["v1"]).unwrap();
+            world.put_image(name);
         }
-        world.ecr.clear_calls();
+        world.clear_calls();
         world.delete(&api, name).await;
         assert_eq!(world.there(name).is_some(), stays, "{policy}");
         let expected: &[&str] = if stays { &[] } else { &["ListTagsForResource", "DeleteRepository"] };
@@ -145,12 +152,10 @@ async fn deletion_does_what_the_policy_says() {
     assert!(left.tags.contains_key("ecr-operator.dev/uid"), "a retained repository still says whose it was");
 }
 
-#[tokio::test]
-async fn a_repository_with_images_waits_and_retain_lets_go() {
-    let world = World::new("images").await;
+async fn a_repository_with_images_waits_and_retain_lets_go(world: World) {
     world.repository("app", json!({"deletionPolicy": "Delete"})).await;
     world.repository_says("app", "True", "Ready").await;
-    world.ecr.put_image(ACCOUNT, REGION, "app", &["v1"]).unwrap();
+    world.put_image("app");
     let api = world.api::<EcrRepository>();
     api.delete("app", &DeleteParams::default()).await.unwrap();
     let waiting = world.repository_says("app", "False", "RepositoryNotEmpty").await;
@@ -163,19 +168,12 @@ async fn a_repository_with_images_waits_and_retain_lets_go() {
     assert!(world.there("app").is_some());
 }
 
-#[tokio::test]
-async fn a_repository_that_exists_is_not_touched_without_leave() {
-    let world = World::new("adopt").await;
-    world
-        .ecr
-        .behind_the_back(
-            ACCOUNT,
-            REGION,
-            "CreateRepository",
-            json!({"repositoryName": "app", "tags": [{"Key": "theirs", "Value": "x"}]}),
-        )
-        .unwrap();
-    world.ecr.clear_calls();
+async fn a_repository_that_exists_is_not_touched_without_leave(world: World) {
+    world.behind_the_back(
+        "CreateRepository",
+        json!({"repositoryName": "app", "tags": [{"Key": "theirs", "Value": "x"}]}),
+    );
+    world.clear_calls();
     world.repository("app", json!({"imageTagMutability": "IMMUTABLE"})).await;
     let refused = world.repository_says("app", "False", "AlreadyExists").await;
     assert_eq!(world.writes(), ["CreateRepository"], "tried, refused by ECR, and nothing else");
@@ -194,12 +192,10 @@ async fn a_repository_that_exists_is_not_touched_without_leave() {
     assert_eq!(there.description["imageTagMutability"], "IMMUTABLE");
 }
 
-#[tokio::test]
-async fn two_objects_one_repository_the_first_keeps_it() {
-    let world = World::new("two").await;
+async fn two_objects_one_repository_the_first_keeps_it(world: World) {
     world.repository("first", json!({"name": "shared/app"})).await;
     world.repository_says("first", "True", "Ready").await;
-    world.ecr.clear_calls();
+    world.clear_calls();
     world.repository("second", json!({"name": "shared/app", "imageTagMutability": "IMMUTABLE", "adoptionPolicy": "TakeOver", "inheritDefaults": true})).await;
     let refused = world.repository_says("second", "False", "Conflict").await;
     assert!(refused.status.unwrap().conditions[0].message.contains(&format!("{}/first", world.namespace)));
@@ -211,9 +207,7 @@ async fn two_objects_one_repository_the_first_keeps_it() {
     world.repository_says("second", "True", "Ready").await;
 }
 
-#[tokio::test]
-async fn a_namespace_without_the_right_gets_nothing() {
-    let world = World::new("allow").await;
+async fn a_namespace_without_the_right_gets_nothing(world: World) {
     world.register(json!({"allow": [{"namespaces": {"matchNames": ["elsewhere"]}, "manage": ["*"]}]})).await;
     world.registry_says("True", "Ready").await;
     world.repository("app", json!({})).await;
@@ -224,9 +218,7 @@ async fn a_namespace_without_the_right_gets_nothing() {
     world.repository_says("app", "True", "Ready").await;
 }
 
-#[tokio::test]
-async fn mode_plan_shows_everything_and_writes_nothing() {
-    let world = World::new("plan").await;
+async fn mode_plan_shows_everything_and_writes_nothing(world: World) {
     let mut spec = full("team-a/app");
     spec["mode"] = json!("Plan");
     world.repository("app", spec.clone()).await;
@@ -244,9 +236,7 @@ async fn mode_plan_shows_everything_and_writes_nothing() {
     assert!(applied.status.unwrap().plan.is_empty());
 }
 
-#[tokio::test]
-async fn suspended_means_nothing_is_done() {
-    let world = World::new("suspend").await;
+async fn suspended_means_nothing_is_done(world: World) {
     world.registry_says("True", "Ready").await;
     let suspended = json!({
         "apiVersion": "ecr-operator.dev/v1alpha1", "kind": "EcrRepository",
@@ -260,9 +250,7 @@ async fn suspended_means_nothing_is_done() {
     world.repository_says("app", "True", "Ready").await;
 }
 
-#[tokio::test]
-async fn one_failing_aspect_holds_back_no_other_and_names_its_call() {
-    let world = World::new("aspect").await;
+async fn one_failing_aspect_holds_back_no_other_and_names_its_call(world: World) {
     let denied = local_ecr::Action::Before { code: "AccessDeniedException".to_owned(), status: 400 };
     world.ecr.fault(local_ecr::Fault::always(local_ecr::Matcher::operation("PutLifecyclePolicy"), denied));
     world.repository("app", full("team-a/app")).await;

@@ -5,20 +5,29 @@ use kube::api::{Api, DeleteParams, Patch, PatchParams};
 use local_ecr::{Action, Fault, Matcher};
 use serde_json::json;
 
-use crate::support::world::{ACCOUNT, REGION, World};
+use crate::support::world::{REGION, World};
 
-#[tokio::test]
-async fn a_creation_whose_answer_was_lost_is_known_as_ours() {
-    let world = World::new("lostanswer").await;
+stories! {
+    two_live_clusters_that_name_one_repository_do_not_flip_flop,
+    one_repository_has_one_owner_across_namespaces_too,
+    an_object_never_moves_to_another_account,
+    a_foreign_finalizer_is_kept_and_the_repository_goes_once,
+    a_policy_that_is_set_with_the_same_edit_as_the_deletion_counts,
+    more_tags_than_fit_are_refused_with_the_number_and_nothing_is_lost;
+    but not on moto:
+    a_creation_whose_answer_was_lost_is_known_as_ours = "moto knows no faults",
+    a_creation_that_is_refused_leaves_no_trace_of_a_repository_in_the_status = "moto knows no faults",
+    throttling_is_waited_out_and_takes_no_readiness_away = "moto knows no faults",
+}
+
+async fn a_creation_whose_answer_was_lost_is_known_as_ours(world: World) {
     world.ecr.fault(Fault { times: Some(2), ..Fault::always(Matcher::operation("CreateRepository"), Action::Lost) });
     world.repository("app", json!({"tags": {"a": "b"}})).await;
     world.repository_says("app", "True", "Ready").await;
     assert!(world.there("app").is_some());
 }
 
-#[tokio::test]
-async fn a_creation_that_is_refused_leaves_no_trace_of_a_repository_in_the_status() {
-    let world = World::new("refused").await;
+async fn a_creation_that_is_refused_leaves_no_trace_of_a_repository_in_the_status(world: World) {
     let denied = Action::Before { code: "AccessDeniedException".to_owned(), status: 400 };
     world.ecr.fault(Fault::always(Matcher::operation("CreateRepository"), denied));
     world.repository("app", json!({})).await;
@@ -28,15 +37,13 @@ async fn a_creation_that_is_refused_leaves_no_trace_of_a_repository_in_the_statu
     assert_eq!(status.plan[0].action, "CreateRepository");
 }
 
-#[tokio::test]
-async fn two_live_clusters_that_name_one_repository_do_not_flip_flop() {
-    let world = World::new("flipflop").await;
+async fn two_live_clusters_that_name_one_repository_do_not_flip_flop(world: World) {
     world.repository("app", json!({})).await;
     world.repository_says("app", "True", "Ready").await;
     let arn = world.there("app").unwrap().arn;
     let taken = json!({"resourceArn": arn, "tags": [{"Key": "ecr-operator.dev/uid", "Value": "of-the-other-cluster"}]});
-    world.ecr.behind_the_back(ACCOUNT, REGION, "TagResource", taken).unwrap();
-    world.ecr.clear_calls();
+    world.behind_the_back("TagResource", taken);
+    world.clear_calls();
     let api = world.api::<EcrRepository>();
     world.again(&api, "app").await;
     world.repository_says("app", "False", "Conflict").await;
@@ -45,9 +52,7 @@ async fn two_live_clusters_that_name_one_repository_do_not_flip_flop() {
     assert_eq!(world.writes(), [""; 0]);
 }
 
-#[tokio::test]
-async fn one_repository_has_one_owner_across_namespaces_too() {
-    let world = World::new("across").await;
+async fn one_repository_has_one_owner_across_namespaces_too(world: World) {
     let elsewhere = world.selected_namespace("elsewhere").await;
     world.repository("app", json!({"name": "shared/app"})).await;
     world.repository_says("app", "True", "Ready").await;
@@ -56,13 +61,11 @@ async fn one_repository_has_one_owner_across_namespaces_too() {
     assert!(told.status.unwrap().conditions[0].message.contains(&world.namespace));
 }
 
-#[tokio::test]
-async fn an_object_never_moves_to_another_account() {
-    let world = World::new("moves").await;
+async fn an_object_never_moves_to_another_account(world: World) {
     world.repository("app", json!({})).await;
     world.repository_says("app", "True", "Ready").await;
     let mut config = local_ecr::Config::default();
-    config.account = "999999999999".to_owned();
+    "999999999999".clone_into(&mut config.account);
     let other = local_ecr::LocalEcr::start(config).await.unwrap();
     let name = format!("{}-other", world.registry);
     let registry = json!({
@@ -79,15 +82,13 @@ async fn an_object_never_moves_to_another_account() {
     assert!(other.repositories().is_empty());
 }
 
-#[tokio::test]
-async fn a_foreign_finalizer_is_kept_and_the_repository_goes_once() {
-    let world = World::new("foreignfin").await;
+async fn a_foreign_finalizer_is_kept_and_the_repository_goes_once(world: World) {
     world.repository("app", json!({"deletionPolicy": "Delete"})).await;
     world.repository_says("app", "True", "Ready").await;
     let api = world.api::<EcrRepository>();
     let both = Patch::Merge(json!({"metadata": {"finalizers": ["ecr-operator.dev/finalizer", "example.com/theirs"]}}));
     api.patch("app", &PatchParams::default(), &both).await.unwrap();
-    world.ecr.clear_calls();
+    world.clear_calls();
     api.delete("app", &DeleteParams::default()).await.unwrap();
     let only_theirs =
         |object: &EcrRepository| object.metadata.finalizers.as_deref() == Some(&["example.com/theirs".to_owned()]);
@@ -97,12 +98,10 @@ async fn a_foreign_finalizer_is_kept_and_the_repository_goes_once() {
     assert_eq!(world.writes(), ["DeleteRepository"]);
 }
 
-#[tokio::test]
-async fn a_policy_that_is_set_with_the_same_edit_as_the_deletion_counts() {
-    let world = World::new("sameedit").await;
+async fn a_policy_that_is_set_with_the_same_edit_as_the_deletion_counts(world: World) {
     world.repository("app", json!({"deletionPolicy": "Delete"})).await;
     world.repository_says("app", "True", "Ready").await;
-    world.ecr.put_image(ACCOUNT, REGION, "app", &["v1"]).unwrap();
+    world.put_image("app");
     let api = world.api::<EcrRepository>();
     api.patch("app", &PatchParams::default(), &Patch::Merge(json!({"spec": {"deletionPolicy": "DeleteWithImages"}})))
         .await
@@ -111,9 +110,7 @@ async fn a_policy_that_is_set_with_the_same_edit_as_the_deletion_counts() {
     assert!(world.there("app").is_none());
 }
 
-#[tokio::test]
-async fn throttling_is_waited_out_and_takes_no_readiness_away() {
-    let world = World::new("throttled").await;
+async fn throttling_is_waited_out_and_takes_no_readiness_away(world: World) {
     world.repository("app", json!({})).await;
     world.repository_says("app", "True", "Ready").await;
     let slow = Action::Before { code: "ThrottlingException".to_owned(), status: 400 };
@@ -124,9 +121,7 @@ async fn throttling_is_waited_out_and_takes_no_readiness_away() {
     world.repository_says("app", "True", "Ready").await;
 }
 
-#[tokio::test]
-async fn more_tags_than_fit_are_refused_with_the_number_and_nothing_is_lost() {
-    let world = World::new("manytags").await;
+async fn more_tags_than_fit_are_refused_with_the_number_and_nothing_is_lost(world: World) {
     world.repository("app", json!({"tags": {"keep": "me"}})).await;
     world.repository_says("app", "True", "Ready").await;
     let defaults: serde_json::Map<_, _> = (0..46).map(|n| (format!("d{n}"), json!("x"))).collect();

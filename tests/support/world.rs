@@ -1,5 +1,6 @@
 //! A world for one test: a namespace, an account in a local ECR of its own, and an `EcrRegistry` that leads there.
 
+use std::collections::BTreeMap;
 use std::fmt::Debug;
 use std::future::Future;
 use std::time::Duration;
@@ -10,12 +11,13 @@ use kube::api::{Api, DeleteParams, ListParams, Patch, PatchParams};
 use kube::core::NamespaceResourceScope;
 use kube::runtime::wait::await_condition;
 use kube::{Client, Resource, ResourceExt as _};
-use local_ecr::{Config, LocalEcr, RepositorySnapshot};
+use local_ecr::{Config, LocalEcr};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
 use super::cluster::Cluster;
+use super::moto::Moto;
 use super::operator::{NAMESPACE, Operator};
 
 /// For anything that the operator does.
@@ -29,12 +31,29 @@ pub const REGION: &str = "eu-west-1";
 pub struct World {
     /// As the cluster's administrator.
     pub client: Client,
-    /// AWS.
+    /// AWS; unused where `moto` stands in for it.
     pub ecr: LocalEcr,
+    /// AWS as others understood it.
+    moto: Option<Moto>,
     /// A namespace with no object in it.
     pub namespace: String,
     /// The name of the `EcrRegistry`, and of the Secret with its access key.
     pub registry: String,
+}
+
+/// A repository as AWS holds it.
+#[derive(Debug)]
+pub struct There {
+    /// Its ARN.
+    pub arn: String,
+    /// As `DescribeRepositories` answers it.
+    pub description: Value,
+    /// All of them.
+    pub tags: BTreeMap<String, String>,
+    /// The lifecycle policy.
+    pub lifecycle_policy: Option<Value>,
+    /// The repository policy.
+    pub policy: Option<Value>,
 }
 
 impl World {
@@ -42,6 +61,16 @@ impl World {
     pub async fn new(name: &str) -> Self {
         Operator::shared().await;
         Self::at(Cluster::shared().await, name).await
+    }
+
+    /// The same with moto as its AWS; `None` where there is no moto.
+    pub async fn on_moto(name: &str) -> Option<Self> {
+        let moto = Moto::start().await?;
+        let world = Self { moto: Some(moto), ..Self::without_registry(name, Config::default()).await };
+        world.register(json!({})).await;
+        world.registry_says("True", "Ready").await;
+        world.clear_calls();
+        Some(world)
     }
 
     /// In a cluster of its own.
@@ -63,11 +92,12 @@ impl World {
 
     /// In a cluster whose operator is taken care of elsewhere, with the registry still to be made.
     pub async fn bare(cluster: &Cluster, name: &str, config: Config) -> Self {
-        let namespace = cluster.namespace(name).await;
+        let short = name.replace('_', "-").chars().take(30).collect::<String>();
+        let namespace = cluster.namespace(short.trim_end_matches('-')).await;
         let client = cluster.client().await;
         let (id, secret) = (config.access_key.clone(), config.secret_key.clone());
-        let world =
-            Self { client, ecr: LocalEcr::start(config).await.unwrap(), registry: namespace.clone(), namespace };
+        let ecr = LocalEcr::start(config).await.unwrap();
+        let world = Self { client, ecr, moto: None, registry: namespace.clone(), namespace };
         world.access_key(&id, &secret).await;
         world
     }
@@ -80,7 +110,8 @@ impl World {
 
     /// Makes or changes the registry: this over what every test needs.
     pub async fn register(&self, spec: Value) {
-        self.registry_at(&self.ecr.url(), spec).await;
+        let url = self.moto.as_ref().map_or_else(|| self.ecr.url(), Moto::url);
+        self.registry_at(&url, spec).await;
     }
 
     /// The same, with another endpoint.
@@ -245,20 +276,58 @@ impl World {
     }
 
     /// The repository as AWS holds it.
-    pub fn there(&self, name: &str) -> Option<RepositorySnapshot> {
-        self.ecr.repository(ACCOUNT, REGION, name)
+    pub fn there(&self, name: &str) -> Option<There> {
+        if let Some(moto) = &self.moto {
+            return moto.there(name);
+        }
+        let there = self.ecr.repository(ACCOUNT, REGION, name)?;
+        let local_ecr::RepositorySnapshot { arn, description, tags, lifecycle_policy, policy, .. } = there;
+        Some(There { arn, description, tags, lifecycle_policy, policy })
+    }
+
+    /// An operation of ECR by somebody else's hand; it isn't counted.
+    pub fn behind_the_back(&self, operation: &str, body: Value) {
+        match &self.moto {
+            Some(moto) => drop(moto.call(operation, &body).unwrap()),
+            None => drop(self.ecr.behind_the_back(ACCOUNT, REGION, operation, body).unwrap()),
+        }
+    }
+
+    /// An image that somebody pushed, with the tag `v1`.
+    pub fn put_image(&self, repository: &str) {
+        let Some(moto) = &self.moto else {
+            return drop(self.ecr.put_image(ACCOUNT, REGION, repository, &["v1"]).unwrap());
+        };
+        let manifest = json!({
+            "schemaVersion": 2, "mediaType": "application/vnd.oci.image.manifest.v1+json", "layers": [],
+            "config": {"mediaType": "application/vnd.oci.image.config.v1+json", "digest": format!("sha256:{:064}", 0), "size": 2},
+        });
+        let body = json!({"repositoryName": repository, "imageManifest": manifest.to_string(), "imageTag": "v1"});
+        moto.call("PutImage", &body).unwrap();
     }
 
     /// The operations that changed something in ECR since the log was cleared, in order.
     pub fn writes(&self) -> Vec<String> {
         let reads = ["Describe", "List", "Get", "Batch"];
-        let calls = self.ecr.calls().into_iter().filter(|call| call.service == "ecr");
-        calls.map(|call| call.operation).filter(|name| !reads.iter().any(|read| name.starts_with(read))).collect()
+        let mut operations = self.operations();
+        operations.retain(|name| !reads.iter().any(|read| name.starts_with(read)));
+        operations
     }
 
     /// All operations on ECR since the log was cleared, in order.
     pub fn operations(&self) -> Vec<String> {
+        if let Some(moto) = &self.moto {
+            return moto.operations();
+        }
         self.ecr.calls().into_iter().filter(|call| call.service == "ecr").map(|call| call.operation).collect()
+    }
+
+    /// Forgets the calls so far.
+    pub fn clear_calls(&self) {
+        match &self.moto {
+            Some(moto) => moto.clear_calls(),
+            None => self.ecr.clear_calls(),
+        }
     }
 
     /// The reasons of all events about an object, oldest first.
@@ -295,6 +364,9 @@ impl World {
     }
 
     fn asked(&self) -> String {
+        if let Some(moto) = &self.moto {
+            return moto.operations().join("\n");
+        }
         let told = |call: &local_ecr::Call| {
             format!("  {} {} {} {:?}", call.service, call.operation, call.resource, call.outcome)
         };
