@@ -293,7 +293,7 @@ fn core(call: &'static str, repository: &types::Repository) -> Result<Core, AwsE
             .created_at()
             .and_then(|time| Timestamp::from_second(time.secs()).ok())
             .ok_or_else(|| incomplete(call, "createdAt"))?,
-        mutability: Mutability::new(mode, excluded.iter().map(|filter| filter.filter().to_owned()).collect()),
+        mutability: Mutability::new(mode, excluded.iter().map(spelled).collect()),
         scan_on_push: repository
             .image_scanning_configuration()
             .is_some_and(types::ImageScanningConfiguration::scan_on_push),
@@ -302,6 +302,14 @@ fn core(call: &'static str, repository: &types::Repository) -> Result<Core, AwsE
             key: encryption.and_then(|encryption| encryption.kms_key()).map(str::to_owned),
         },
     })
+}
+
+/// A filter of a type that is newer than this version is another one than the wildcard of its text.
+fn spelled(filter: &types::ImageTagMutabilityExclusionFilter) -> String {
+    match filter.filter_type() {
+        types::ImageTagMutabilityExclusionFilterType::Wildcard => filter.filter().to_owned(),
+        newer => format!("{newer} {}", filter.filter()),
+    }
 }
 
 fn named(call: &'static str, repository: &types::Repository) -> Result<Named, AwsError> {

@@ -3,12 +3,11 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 use kube::runtime::controller::Action;
 use kube::{Api, ResourceExt};
 
 use crate::api::{Drift, EcrRepository, EcrRepositoryStatus, RECONCILE_AT};
-use crate::aws::{AwsError, Kind};
 use crate::cluster::What;
 use crate::controller::context::Context;
 use crate::controller::registries::Registry;
@@ -18,7 +17,7 @@ use crate::controller::repository_parse::{applied, held};
 use crate::core::conditions::conditions;
 use crate::core::policy::WantedPolicy;
 use crate::core::reason::{Class, Problem, Reason, gather};
-use crate::core::repository::{Aspect, Core, Desired, Digests, Step, Wanted, next_check};
+use crate::core::repository::{Aspect, Core, Desired, Digests, Step, Wanted, next_check, patient};
 use crate::core::token::wait;
 
 /// In `status.managedPolicies`.
@@ -91,24 +90,12 @@ pub(super) fn told(
 fn problems(context: &Context, desired: &Desired, outcome: &Outcome) -> Vec<Problem> {
     let mut problems: Vec<_> = outcome.plan.problems.iter().map(|(_, problem)| problem.clone()).collect();
     problems.extend(outcome.plan.blocked.clone());
-    problems.extend(outcome.failed.iter().map(|(step, error)| failure(context, step, error, desired)));
+    let now = Timestamp::now();
+    let failing_for = now.duration_since(context.attempts.failing_since(&desired.owner.uid).unwrap_or(now));
+    let failed = outcome.failed.iter();
+    problems.extend(failed.map(|(step, error)| patient(step, error.problem(&desired.arn), failing_for)));
     problems.extend(outcome.unseen.iter().map(|(_, error)| error.problem(&desired.arn)));
     problems
-}
-
-/// IAM tells ECR of a new role a little late: a policy that names one is tried again for a while before it counts as wrong.
-fn failure(context: &Context, step: &Step, error: &AwsError, desired: &Desired) -> Problem {
-    const PATIENCE: SignedDuration = SignedDuration::from_mins(2);
-    let problem = error.problem(&desired.arn);
-    let names_a_principal = matches!(step, Step::SetRepositoryPolicy { document, .. } if document.names_principals());
-    if !names_a_principal || error.kind != Kind::Invalid {
-        return problem;
-    }
-    let now = Timestamp::now();
-    let since = context.attempts.failing_since(&desired.owner.uid).unwrap_or(now);
-    let hint = "a role or user it names may not exist, or be so new that ECR doesn't know it yet";
-    let reason = if now.duration_since(since) < PATIENCE { Reason::Transient } else { Reason::Invalid };
-    Problem::new(reason, format!("{} ({hint})", problem.message))
 }
 
 fn describe(status: &mut EcrRepositoryStatus, core: &Core, done: &[Step]) {

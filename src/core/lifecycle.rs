@@ -198,8 +198,9 @@ mod tests {
         assert_eq!(LifecycleDocument::parse(r#"{"rules":[{}]}"#), Err(LifecycleError::Shape));
         let twice = r#"{"rules":[{"rulePriority":1},{"rulePriority":1}]}"#;
         assert_eq!(LifecycleDocument::parse(twice), Err(LifecycleError::Duplicate(1)));
-        let long = format!("{OLD}{}", " ".repeat(MOST_CHARACTERS));
-        assert!(matches!(LifecycleDocument::parse(&long), Err(LifecycleError::TooLong(_))));
+        let padded = |length: usize| LifecycleDocument::parse(&format!("{OLD:<length$}"));
+        assert_eq!(padded(MOST_CHARACTERS).unwrap().text().chars().count(), MOST_CHARACTERS);
+        assert_eq!(padded(MOST_CHARACTERS + 1), Err(LifecycleError::TooLong(MOST_CHARACTERS + 1)));
     }
 
     #[test]

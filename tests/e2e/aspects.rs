@@ -8,6 +8,8 @@ use serde_json::json;
 use crate::support::world::{ACCOUNT, World};
 
 stories! {
+    an_encryption_that_differs_is_told_and_nothing_is_made_anew,
+    policies_at_their_size_limits_are_set_and_one_over_it_is_refused_with_the_number,
     defaults_fill_what_is_absent_and_required_tags_win,
     foreign_statements_stay_beside_grants_and_ours_go_with_their_block,
     registry_level_scanning_decides_and_the_status_says_so,
@@ -107,6 +109,59 @@ async fn registry_level_scanning_decides_and_the_status_says_so(world: World) {
     let told = world.repository_says("app", "True", "Ready").await;
     let message = told.status.unwrap().conditions[0].message.clone();
     assert!(message.contains("registry-level scanning decides (ENHANCED)"), "{message}");
+}
+
+async fn an_encryption_that_differs_is_told_and_nothing_is_made_anew(world: World) {
+    world.behind_the_back("CreateRepository", json!({"repositoryName": "app"}));
+    let spec = json!({
+        "encryptionConfiguration": {"encryptionType": "KMS", "kmsKey": "alias/images"}, "tags": {"a": "b"},
+        "imageTagMutability": "IMMUTABLE", "adoptionPolicy": "Adopt", "inheritDefaults": false,
+    });
+    world.repository("app", spec).await;
+    let told = world.repository_says("app", "False", "Invalid").await;
+    let message = told.status.unwrap().conditions[0].message.clone();
+    assert!(message.contains("declared KMS (alias/images), in AWS AES256"), "{message}");
+    assert!(message.contains("nothing is ever re-created"), "{message}");
+    let mut writes = world.writes();
+    writes.sort();
+    assert_eq!(writes, ["PutImageTagMutability", "TagResource"], "the other aspects are as declared");
+    let there = world.there("app").unwrap();
+    assert_eq!(there.description["encryptionConfiguration"]["encryptionType"], "AES256");
+    assert_eq!(there.tags["a"], "b");
+    // What is there, declared.
+    let api = world.api::<EcrRepository>();
+    world.delete(&api, "app").await;
+    world.repository("app", json!({"encryptionConfiguration": {"encryptionType": "AES256"}})).await;
+    world.repository_says("app", "True", "Ready").await;
+}
+
+async fn policies_at_their_size_limits_are_set_and_one_over_it_is_refused_with_the_number(world: World) {
+    let rule = json!({"rulePriority": 1, "selection": {"tagStatus": "any", "countType": "imageCountMoreThan", "countNumber": 9}, "action": {"type": "expire"}});
+    let lifecycle = format!("{:<30720}", json!({"rules": [rule]}).to_string());
+    let policy = |padding: usize| {
+        let condition = json!({"StringEquals": {"aws:PrincipalTag/team": "x".repeat(padding)}});
+        json!({"Version": "2012-10-17", "Statement": [{"Effect": "Allow", "Principal": "*", "Action": "ecr:BatchGetImage", "Condition": condition}]}).to_string()
+    };
+    let longest = policy(10_240 - policy(0).len());
+    let declare = |foreign: &str| {
+        json!({
+            "lifecyclePolicy": {"policyText": lifecycle},
+            "repositoryPolicy": {"policyText": longest, "foreignStatements": foreign},
+        })
+    };
+    world.repository("app", declare("Remove")).await;
+    world.repository_says("app", "True", "Ready").await;
+    let there = world.there("app").unwrap();
+    assert_eq!(there.policy.as_ref().unwrap().to_string().len(), 10_240);
+    assert!(there.lifecycle_policy.is_some());
+    // Beside foreign statements ours bear a Sid, and that is too much.
+    world.clear_calls();
+    world.repository("app", declare("Keep")).await;
+    let told = world.repository_says("app", "False", "Invalid").await;
+    let message = told.status.unwrap().conditions[0].message.clone();
+    assert!(message.contains("repositoryPolicy has 102") && message.contains("ECR takes 10240 at most"), "{message}");
+    assert_eq!(world.writes(), [""; 0]);
+    assert_eq!(world.there("app").unwrap().policy, there.policy);
 }
 
 async fn an_export_is_ours_alone_and_goes_with_its_objects(world: World) {

@@ -5,7 +5,7 @@ use kube::api::{Api, DeleteParams, Patch, PatchParams};
 use local_ecr::{Action, Fault, Matcher};
 use serde_json::json;
 
-use crate::support::world::{REGION, World};
+use crate::support::world::{REGION, World, merge};
 
 stories! {
     two_live_clusters_that_name_one_repository_do_not_flip_flop,
@@ -13,10 +13,12 @@ stories! {
     an_object_never_moves_to_another_account,
     a_foreign_finalizer_is_kept_and_the_repository_goes_once,
     a_policy_that_is_set_with_the_same_edit_as_the_deletion_counts,
+    as_many_tags_as_fit_are_set,
     more_tags_than_fit_are_refused_with_the_number_and_nothing_is_lost;
     but not on moto:
     a_creation_whose_answer_was_lost_is_known_as_ours = "moto knows no faults",
     a_creation_that_is_refused_leaves_no_trace_of_a_repository_in_the_status = "moto knows no faults",
+    words_of_a_newer_api_are_no_drift_and_are_shown_as_they_are = "moto knows no faults",
     throttling_is_waited_out_and_takes_no_readiness_away = "moto knows no faults",
 }
 
@@ -119,6 +121,34 @@ async fn throttling_is_waited_out_and_takes_no_readiness_away(world: World) {
     world.again(&api, "app").await;
     world.repository_says("app", "True", "Throttled").await;
     world.repository_says("app", "True", "Ready").await;
+}
+
+async fn words_of_a_newer_api_are_no_drift_and_are_shown_as_they_are(world: World) {
+    world.repository("app", json!({"tags": {"a": "b"}, "imageScanningConfiguration": {"scanOnPush": true}})).await;
+    world.repository_says("app", "True", "Ready").await;
+    let mut newer = world.there("app").unwrap().description;
+    merge(
+        &mut newer,
+        json!({"imageTagMutability": "FROZEN", "encryptionConfiguration": {"encryptionType": "QUANTUM"}, "new": {"thing": 1}}),
+    );
+    let body = json!({"repositories": [newer]}).to_string();
+    world.ecr.fault(Fault::always(Matcher::operation("DescribeRepositories"), Action::Body { status: 200, body }));
+    world.clear_calls();
+    let api = world.api::<EcrRepository>();
+    world.again(&api, "app").await;
+    let shown = |object: &EcrRepository| {
+        object.status.as_ref().is_some_and(|status| status.image_tag_mutability.as_deref() == Some("FROZEN"))
+    };
+    world.until(&api, "app", "shown with what is new", shown).await;
+    world.repository_says("app", "True", "Ready").await;
+    assert_eq!(world.writes(), [""; 0]);
+}
+
+async fn as_many_tags_as_fit_are_set(world: World) {
+    let tags: serde_json::Map<_, _> = (0..46).map(|n| (format!("t{n}"), json!("x"))).collect();
+    world.repository("app", json!({"tags": tags})).await;
+    world.repository_says("app", "True", "Ready").await;
+    assert_eq!(world.there("app").unwrap().tags.len(), 50);
 }
 
 async fn more_tags_than_fit_are_refused_with_the_number_and_nothing_is_lost(world: World) {

@@ -4,7 +4,10 @@ use ecr_operator::core::lifecycle::LifecycleDocument;
 use ecr_operator::core::policy::PolicyDocument;
 use ecr_operator::core::repository::{Creation, Encryption, Mutability, Reading, Step};
 
-use crate::support::{arn, ecr, local};
+use local_ecr::{Action, Fault, Matcher};
+use serde_json::json;
+
+use crate::support::{ACCOUNT, arn, ecr, local};
 
 const LIFECYCLE: &str = r#"{"rules":[{"rulePriority":1,"selection":{"tagStatus":"any","countType":"imageCountMoreThan","countNumber":3},"action":{"type":"expire"}}]}"#;
 const POLICY: &str = r#"{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Principal":{"AWS":["210987654321","310987654321","410987654321"]},"Action":["ecr:BatchGetImage","ecr:GetDownloadUrlForLayer"]}]}"#;
@@ -73,4 +76,24 @@ async fn what_is_not_there_is_an_answer_and_no_error() {
     assert_eq!(ecr.describe("nobody").await.unwrap(), None);
     assert_eq!(ecr.tags(&arn("nobody")).await.unwrap(), None);
     ecr.delete("nobody", false).await.expect("gone already is gone");
+}
+
+#[tokio::test]
+async fn words_of_a_newer_api_are_kept_as_they_are() {
+    let local = local().await;
+    let ecr = ecr(&local).await;
+    let newer = json!({"repositories": [{
+        "repositoryName": "app", "repositoryArn": arn("app"), "registryId": ACCOUNT, "createdAt": 1_700_000_000.5,
+        "repositoryUri": "x", "imageTagMutability": "FROZEN", "quantum": {"entangled": true},
+        "imageTagMutabilityExclusionFilters": [{"filterType": "REGEX", "filter": "dev-*"}],
+        "encryptionConfiguration": {"encryptionType": "QUANTUM"},
+    }]});
+    local.fault(Fault::always(
+        Matcher::operation("DescribeRepositories"),
+        Action::Body { status: 200, body: newer.to_string() },
+    ));
+    let there = ecr.describe("app").await.unwrap().unwrap();
+    assert_eq!(there.mutability.describe(), "FROZEN (except REGEX dev-*)");
+    assert_ne!(there.mutability, Mutability::new("FROZEN", vec!["dev-*".into()]), "no wildcard");
+    assert_eq!((there.encryption.kind.as_str(), there.scan_on_push), ("QUANTUM", false));
 }

@@ -89,6 +89,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::core::policy::document::MOST_CHARACTERS;
 
     fn statement(sid: &str, action: &str) -> Statement {
         Statement::new(json!({"Sid": sid, "Effect": "Allow", "Principal": "*", "Action": action})).unwrap()
@@ -123,6 +124,17 @@ mod tests {
         let target = target(&wanted([ours.clone()], true), Some(&there)).unwrap().unwrap();
         assert_ne!(target, there, "it has to be written once");
         assert_eq!(target.statements(), [ours]);
+    }
+
+    #[test]
+    fn ours_and_foreign_ones_together_fit_or_are_refused_with_the_number() {
+        let theirs = statement("theirs", &"a".repeat(5_000));
+        let rest = MOST_CHARACTERS - document(&[theirs.clone(), statement("EcrOperatorA", "")]).text().chars().count();
+        let there = document(&[theirs]);
+        let target =
+            |more: usize| target(&wanted([statement("EcrOperatorA", &"b".repeat(rest + more))], true), Some(&there));
+        assert_eq!(target(0).unwrap().unwrap().text().chars().count(), MOST_CHARACTERS);
+        assert_eq!(target(1), Err(PolicyError::TooLong(MOST_CHARACTERS + 1)));
     }
 
     #[test]

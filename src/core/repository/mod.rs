@@ -5,6 +5,7 @@ mod digest;
 mod observed;
 #[cfg(test)]
 mod parse_tests;
+mod patience;
 mod plan;
 mod schedule;
 mod step;
@@ -14,6 +15,7 @@ mod tests;
 pub use desired::{Context, Desired, Doomed, Wanted};
 pub use digest::{Aspect, Digests};
 pub use observed::{Core, Encryption, Mutability, Observed, Reading};
+pub use patience::patient;
 pub use plan::{Guard, Plan, core_steps, deletes, missing_tags, plan, policies_differ, standing_problems};
 pub use schedule::{check_every, next_check};
 pub use step::{Creation, Step};

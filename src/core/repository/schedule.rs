@@ -58,6 +58,22 @@ mod tests {
         assert!(tenths.iter().all(|count| (850..1150).contains(count)), "{tenths:?}");
     }
 
+    #[test]
+    fn reads_stay_within_the_budget_hour_by_hour_and_everybody_is_read() {
+        const READS_EACH: u32 = 3;
+        const BUDGET: u32 = 1_000;
+        let every = check_every(Duration::from_mins(10), BUDGET, 2_000 * READS_EACH).unwrap();
+        assert_eq!(every, Duration::from_hours(6));
+        let start = Timestamp::from_second(1_000_000).unwrap();
+        let mut hours = [0u32; 6];
+        for n in 0..2_000 {
+            let wait = next_check(start, every, &format!("uid-{n}")).duration_since(start);
+            hours[usize::try_from(wait.as_hours()).unwrap().min(5)] += READS_EACH;
+        }
+        assert_eq!(hours.iter().sum::<u32>(), 2_000 * READS_EACH, "everybody once a round");
+        assert!(hours.iter().all(|reads| (850..1150).contains(reads)), "{hours:?}");
+    }
+
     proptest! {
         #[test]
         fn everybody_has_one_turn_a_round(second in 0i64..2_000_000_000, every in 1u64..100_000, uid in ".{0,20}") {
