@@ -64,6 +64,9 @@ async fn pass<K: PullSecret>(object: &K, context: &Context) -> Result<(Desired, 
         let marks = there(&namespace).and_then(|seen| seen.marks.clone());
         served.ready.extend(marks.map(|marks| (namespace, marks)));
     }
+    for (namespace, problem) in &desired.refused {
+        served.fail(namespace.clone(), problem.clone());
+    }
     write(object, context, &desired, due, &seen, &mut served).await;
     service_accounts::bring_about(object, context, &desired, &mut served).await;
     remove_unwanted(object, context, &desired, &seen, &mut served).await;

@@ -11,8 +11,8 @@ use crate::controller::pull_secret_kind::{Labelled, PullSecret};
 use crate::controller::registries::Registry;
 use crate::core::access::Access;
 use crate::core::pull_secret::{Login, Offer, Request, logins};
-use crate::core::reason::{Problem, gather};
-use crate::core::scope::ceiling;
+use crate::core::reason::{Problem, Reason, gather};
+use crate::core::scope::{ScopeError, ceiling};
 use crate::core::selector::NamespaceView;
 use crate::core::token::{TokenKey, fingerprint};
 
@@ -29,6 +29,8 @@ pub(super) struct Desired {
     pub(super) denied: BTreeSet<String>,
     /// Those of the denied that lose what they have.
     cleared: BTreeSet<String>,
+    /// Namespaces that have a right to it which can't be put into a token.
+    pub(super) refused: BTreeMap<String, Problem>,
 }
 
 /// What is to be in a Secret: one and the same wherever the rights are the same.
@@ -47,7 +49,12 @@ impl Desired {
 
     /// Whether the namespace keeps what it has, and gets nothing new.
     pub(super) fn is_frozen(&self, namespace: &str) -> bool {
-        self.denied.contains(namespace) && !self.cleared.contains(namespace)
+        self.refused.contains_key(namespace) || (self.denied.contains(namespace) && !self.cleared.contains(namespace))
+    }
+
+    /// How many namespaces are to hold the Secret.
+    pub(super) fn count(&self) -> usize {
+        self.allowed.len() + self.refused.len()
     }
 
     /// What is to be in Secrets, each once.
@@ -94,8 +101,8 @@ pub(super) async fn desired<K: PullSecret>(object: &K, context: &Context) -> Res
         return Err(problem);
     }
     let name = object.common().secret_name.clone().unwrap_or_else(|| object.name_any());
-    let Rights { allowed, denied, cleared } = rights(object, &name, &asked, &object.namespaces(context)?)?;
-    Ok(Desired { name, minters, failures, allowed, denied, cleared })
+    let Rights { allowed, denied, cleared, refused } = rights(object, &name, &asked, &object.namespaces(context)?);
+    Ok(Desired { name, minters, failures, allowed, denied, cleared, refused })
 }
 
 async fn offered(entry: RegistryEntry, context: &Context) -> Result<(Asked, String), Problem> {
@@ -111,60 +118,81 @@ struct Rights {
     allowed: BTreeMap<String, Arc<Variant>>,
     denied: BTreeSet<String>,
     cleared: BTreeSet<String>,
+    refused: BTreeMap<String, Problem>,
 }
 
 /// The namespaces it means, by whether each of its registries lets them have a token, and for which repositories.
-fn rights<K: PullSecret>(object: &K, name: &str, asked: &[Asked], namespaces: &[Labelled]) -> Result<Rights, Problem> {
+fn rights<K: PullSecret>(object: &K, name: &str, asked: &[Asked], namespaces: &[Labelled]) -> Rights {
     let access = object.common().access;
     let (mut rights, mut variants) = (Rights::default(), HashMap::new());
     for (namespace, labels) in namespaces {
         let view = NamespaceView { name: namespace, labels };
-        let (ceilings, denying): (Vec<_>, Vec<_>) =
-            asked.iter().map(|asked| ceiling_of(asked, access, view)).partition(Result::is_ok);
+        let ceilings = asked.iter().map(|asked| ceiling_of(asked, access, view)).collect::<Result<Vec<_>, _>>();
+        let ceilings = match ceilings {
+            Ok(ceilings) => ceilings,
+            Err(error) => {
+                rights.refused.insert(namespace.clone(), Problem::new(Reason::Invalid, error.to_string()));
+                continue;
+            }
+        };
+        let denying: Vec<_> = asked.iter().zip(&ceilings).filter(|(_, ceiling)| **ceiling == Ceiling::None).collect();
         if !denying.is_empty() {
-            if denying.into_iter().any(|denial| denial == Err(WhenNotAllowed::Remove)) {
+            if denying.iter().any(|(asked, _)| asked.removes_what_is_not_allowed()) {
                 rights.cleared.insert(namespace.clone());
             }
             rights.denied.insert(namespace.clone());
             continue;
         }
-        let ceilings: Vec<_> = ceilings.into_iter().flatten().collect();
-        let variant = match variants.get(&ceilings) {
-            Some(variant) => Arc::clone(variant),
-            None => Arc::new(variant(object, name, asked, &ceilings)?),
-        };
-        variants.insert(ceilings, variant.clone());
-        rights.allowed.insert(namespace.clone(), variant);
+        let made = variants.entry(ceilings).or_insert_with_key(|ceilings| variant(object, name, asked, ceilings));
+        match made {
+            Ok(variant) => drop(rights.allowed.insert(namespace.clone(), Arc::clone(variant))),
+            Err(problem) => drop(rights.refused.insert(namespace.clone(), problem.clone())),
+        }
     }
-    Ok(rights)
+    rights
 }
 
-/// What a registry lets a namespace have of what is asked; else what becomes of what the namespace has. Tokens that aren't
-/// cut down are the same for all who may have one.
+/// What a registry lets a namespace have of what is asked.
+#[derive(Debug, PartialEq, Eq, Hash)]
+enum Ceiling {
+    None,
+    Repositories(Vec<String>),
+    /// The same for all who may have one: its tokens aren't cut down.
+    Whole,
+}
+
+impl Asked {
+    fn removes_what_is_not_allowed(&self) -> bool {
+        self.registry.spec.pull.as_ref().is_some_and(|pull| pull.when_not_allowed == WhenNotAllowed::Remove)
+    }
+}
+
 fn ceiling_of(
     Asked { entry, registry, offer }: &Asked,
     access: TokenAccess,
     namespace: NamespaceView<'_>,
-) -> Result<Vec<String>, WhenNotAllowed> {
+) -> Result<Ceiling, ScopeError> {
     let given = Access::of(registry.spec.allow.as_deref().unwrap_or_default(), namespace);
     let allowed = if access == TokenAccess::Push { &given.push } else { &given.pull };
-    let globs = ceiling(allowed, entry.repositories.as_deref());
-    match (globs.is_empty(), offer.scoped && entry.public.is_none()) {
-        (true, _) => Err(registry.spec.pull.as_ref().map(|pull| pull.when_not_allowed).unwrap_or_default()),
-        (false, true) => Ok(globs),
-        (false, false) => Ok(Vec::new()),
-    }
+    let globs = ceiling(allowed, entry.repositories.as_deref())?;
+    Ok(match (globs.is_empty(), offer.scoped && entry.public.is_none()) {
+        (true, _) => Ceiling::None,
+        (false, true) => Ceiling::Repositories(globs),
+        (false, false) => Ceiling::Whole,
+    })
 }
 
 fn variant<K: PullSecret>(
     object: &K,
     name: &str,
     asked: &[Asked],
-    ceilings: &[Vec<String>],
-) -> Result<Variant, Problem> {
-    let requests = asked.iter().zip(ceilings);
-    let requests: Vec<_> =
-        requests.map(|(asked, ceiling)| Request { asked: &asked.entry, offer: &asked.offer, ceiling }).collect();
+    ceilings: &[Ceiling],
+) -> Result<Arc<Variant>, Problem> {
+    let requests = asked.iter().zip(ceilings).map(|(asked, ceiling)| {
+        let ceiling = if let Ceiling::Repositories(globs) = ceiling { globs } else { &[][..] };
+        Request { asked: &asked.entry, offer: &asked.offer, ceiling }
+    });
+    let requests: Vec<_> = requests.collect();
     let spec = object.common();
     let logins = logins(&requests, spec.access)?;
     let template = serde_json::to_string(&spec.secret_template).unwrap_or_default();
@@ -173,5 +201,5 @@ fn variant<K: PullSecret>(
         format!("{} {identity} {region} {scope}", login.host)
     });
     let content = fingerprint(&[name, &described.collect::<Vec<_>>().join(","), &template]);
-    Ok(Variant { logins, content })
+    Ok(Arc::new(Variant { logins, content }))
 }

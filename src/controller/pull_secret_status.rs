@@ -151,16 +151,12 @@ fn verdict(desired: &Desired, served: &Served, now: Timestamp) -> (Verdict, Opti
     }
     if let Some((namespace, problem)) = served.failed.first_key_value() {
         let alike = served.failed.values().all(|other| other == problem);
-        if served.failed.len() == desired.allowed.len() && alike {
+        if served.failed.len() == desired.count() && alike {
             return hold(problem.clone(), false);
         }
         let lead = Problem::new(
             Reason::PartiallyFailed,
-            format!(
-                "{} of {} namespaces aren't served; {namespace}: {problem}",
-                served.failed.len(),
-                desired.allowed.len()
-            ),
+            format!("{} of {} namespaces aren't served; {namespace}: {problem}", served.failed.len(), desired.count()),
         );
         return hold(lead, false);
     }
@@ -183,14 +179,7 @@ fn verdict(desired: &Desired, served: &Served, now: Timestamp) -> (Verdict, Opti
     } else {
         format!("; {} selected namespaces aren't allowed", desired.denied.len())
     };
-    (
-        Verdict::ready(format!(
-            "{} of {} Secrets hold a valid token{denied}",
-            served.ready.len(),
-            desired.allowed.len()
-        )),
-        None,
-    )
+    (Verdict::ready(format!("{} of {} Secrets hold a valid token{denied}", served.ready.len(), desired.count())), None)
 }
 
 /// What keeps Secrets that are there from being renewed. (A namespace without one tells its reason itself.)
@@ -240,7 +229,7 @@ fn status<K: PullSecret>(object: &K, old: &PullSecretStatus, desired: &Desired, 
     let count = |number: usize| i64::try_from(number).unwrap_or(i64::MAX);
     PullSecretStatus {
         secret_name: Some(desired.name.clone()),
-        secrets: Some(format!("{}/{}", served.ready.len(), desired.allowed.len())),
+        secrets: Some(format!("{}/{}", served.ready.len(), desired.count())),
         expires_at: first.map(|marks| in_seconds(marks.life.expires_at).into()),
         refresh_at: served.ready.values().map(|marks| marks.refresh_at).min().map(|at| in_seconds(at).into()),
         last_refreshed_at: first.map(|marks| in_seconds(marks.life.issued_at).into()),
@@ -250,7 +239,7 @@ fn status<K: PullSecret>(object: &K, old: &PullSecretStatus, desired: &Desired, 
             .map(|(host, logins)| registry(host, logins, old, desired, served))
             .collect(),
         namespaces: Some(NamespaceCounts {
-            desired: count(desired.allowed.len()),
+            desired: count(desired.count()),
             ready: count(served.ready.len()),
             denied: count(desired.denied.len()),
             failed: failed

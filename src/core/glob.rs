@@ -23,8 +23,72 @@ pub fn matches(pattern: &str, text: &str) -> bool {
     true
 }
 
+/// Whether whatever fits `narrow` fits `wide`: a star of `narrow` is a letter that only a star takes.
+#[must_use]
+pub fn covers(wide: &str, narrow: &str) -> bool {
+    matches(wide, narrow)
+}
+
+/// Without those that another one covers; sorted.
+#[must_use]
+pub fn minimal(mut globs: Vec<String>) -> Vec<String> {
+    for glob in &mut globs {
+        while glob.contains("**") {
+            *glob = glob.replace("**", "*");
+        }
+    }
+    globs.sort();
+    globs.dedup();
+    let covered = |glob: &String| globs.iter().any(|other| other != glob && covers(other, glob));
+    globs.iter().filter(|glob| !covered(glob)).cloned().collect()
+}
+
+/// The most globs that an intersection is told as: many stars on both sides overlap in very many ways.
+const MOST_COMMON: usize = 64;
+
+/// What fits both: text fits one of these globs exactly if it fits `a` and `b`. `None` where that would be too many.
+#[must_use]
+pub fn intersect(a: &str, b: &str) -> Option<Vec<String>> {
+    if covers(a, b) {
+        return Some(minimal(vec![b.to_owned()]));
+    }
+    if covers(b, a) {
+        return Some(minimal(vec![a.to_owned()]));
+    }
+    let (a, b): (Vec<_>, Vec<_>) = (a.chars().collect(), b.chars().collect());
+    // Row by row from the ends: what the rests from here on have in common.
+    let mut below: Vec<Vec<String>> = Vec::new();
+    for i in (0..=a.len()).rev() {
+        let mut row = vec![Vec::new(); b.len() + 1];
+        for j in (0..=b.len()).rev() {
+            let longer = |rests: &[String], c: char| rests.iter().map(|rest| format!("{c}{rest}")).collect::<Vec<_>>();
+            let common = match (a.get(i), b.get(j)) {
+                (None, None) => vec![String::new()],
+                // Each star takes at least as much as the other, or the other at least as much as it.
+                (Some('*'), Some('*')) => [longer(&below[j], '*'), longer(&row[j + 1], '*')].concat(),
+                // The star takes nothing more, or the next letter of the other.
+                (Some('*'), Some(c)) => [below[j].clone(), longer(&row[j + 1], *c)].concat(),
+                (Some(c), Some('*')) => [row[j + 1].clone(), longer(&below[j], *c)].concat(),
+                (Some('*'), None) => below[j].clone(),
+                (None, Some('*')) => row[j + 1].clone(),
+                (Some(c), Some(d)) if c == d => longer(&below[j + 1], *c),
+                _ => Vec::new(),
+            };
+            let common = minimal(common);
+            if common.len() > MOST_COMMON {
+                return None;
+            }
+            row[j] = common;
+        }
+        below = row;
+    }
+    below.into_iter().next()
+}
+
 #[cfg(test)]
 mod tests {
+    use std::ops::Add as _;
+
     use super::*;
     use proptest::prelude::*;
 
@@ -56,6 +120,15 @@ mod tests {
         }
     }
 
+    #[test]
+    fn globs_with_many_stars_are_refused_rather_than_worked_on_for_ever() {
+        assert_eq!(intersect("team-a/*", "team-a/app-*").unwrap(), ["team-a/app-*"]);
+        assert_eq!(intersect("team-a/*", "*/app").unwrap(), ["team-a/*/app", "team-a/app"]);
+        assert!(intersect("a", "b").unwrap().is_empty());
+        assert_eq!(intersect(&"*a".repeat(40), &"*b".repeat(40)), Some(Vec::new()));
+        assert_eq!(intersect(&"*a".repeat(40).add("*"), &"*b".repeat(40).add("*")), None);
+    }
+
     /// The definition, slow and plain.
     fn by_definition(pattern: &[u8], text: &[u8]) -> bool {
         match pattern.split_first() {
@@ -69,6 +142,24 @@ mod tests {
         #[test]
         fn matches_agrees_with_the_definition(pattern in "[ab*]{0,8}", text in "[ab]{0,10}") {
             prop_assert_eq!(matches(&pattern, &text), by_definition(pattern.as_bytes(), text.as_bytes()));
+        }
+
+        #[test]
+        fn an_intersection_fits_exactly_what_both_fit(a in "[ab*]{0,6}", b in "[ab*]{0,6}", text in "[ab]{0,8}") {
+            let common = intersect(&a, &b).unwrap();
+            let fits = common.iter().any(|glob| matches(glob, &text));
+            prop_assert_eq!(fits, matches(&a, &text) && matches(&b, &text), "{:?}", common);
+        }
+
+        #[test]
+        fn what_is_covered_fits_and_what_is_left_out_was_covered(
+            globs in proptest::collection::vec("[ab*]{0,5}", 0..5),
+            text in "[ab]{0,6}",
+        ) {
+            let fits = |globs: &[String]| globs.iter().any(|glob| matches(glob, &text));
+            let kept = minimal(globs.clone());
+            prop_assert_eq!(fits(&kept), fits(&globs));
+            prop_assert!(kept.iter().all(|a| kept.iter().all(|b| a == b || !covers(a, b))));
         }
     }
 }

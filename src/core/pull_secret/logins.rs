@@ -96,6 +96,12 @@ fn of_request(Request { asked, offer, ceiling }: Request<'_>, access: TokenAcces
         narrowed("accounts", asked.accounts.as_deref(), &offer.accounts, &offer.registry, AccountId::as_str)?;
     let regions = narrowed("regions", asked.regions.as_deref(), &offer.regions, &offer.registry, Region::as_str)?;
     let scope = Scope::repositories(access, accounts.clone(), ceiling.to_vec());
+    if offer.scoped {
+        for region in &regions {
+            let fits = scope.session_policy(region);
+            fits.map_err(|error| Problem::new(Reason::Invalid, format!("EcrRegistry {}: {error}", offer.registry)))?;
+        }
+    }
     let classic = [HostName::Classic];
     let kinds = asked.hosts.as_deref().unwrap_or(&classic);
     let mut all = Vec::new();
