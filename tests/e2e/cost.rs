@@ -129,6 +129,7 @@ async fn with_many_turns(name: &str, registry: serde_json::Value) -> (World, Vec
     world.clear_calls();
     world.register(spec).await;
     world.registry_says("True", "Ready").await;
+    assert!(count(&world, "GetResources") > 0, "a shorter interval counts at once");
     (world, names)
 }
 
