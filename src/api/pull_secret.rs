@@ -12,7 +12,7 @@ use super::wire_enum::wire_enum;
 use super::{NamespaceSelector, RegistryRef};
 
 /// What must hold in both kinds. (On the flattened struct they would be lost.)
-const PULL_SECRET_RULES: [Rule; 6] = [
+const PULL_SECRET_RULES: [Rule; 9] = [
     rule(
         "self.access == 'Pull' || !has(self.serviceAccounts) || self.serviceAccounts.size() == 0",
         "access Push takes no serviceAccounts: pods pull, and must not be able to push",
@@ -25,6 +25,12 @@ const PULL_SECRET_RULES: [Rule; 6] = [
         "self.mergePolicy == 'Own' || self.format == 'DockerConfigJson'",
         "mergePolicy Merge needs format DockerConfigJson: only there each host has an entry of its own",
     ),
+    rule(
+        "self.mergePolicy == 'Own' || self.format == 'Template' || !has(self.secretTemplate)",
+        "mergePolicy Merge takes no secretTemplate: the labels and annotations of a shared Secret are its owner's",
+    ),
+    rule("self.mergePolicy == oldSelf.mergePolicy", "mergePolicy can't change; create another object"),
+    rule("self.format == oldSelf.format", "format can't change, since a Secret's type can't; create another object"),
     rule(
         "self.format == 'DockerConfigJson' || !has(self.serviceAccounts) || self.serviceAccounts.size() == 0",
         "serviceAccounts needs format DockerConfigJson: pods can't pull with another kind of Secret",
@@ -136,13 +142,13 @@ pub struct PullSecretSpec {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 253), extend("x-kubernetes-validations" = [rules::OBJECT_NAME]))]
     pub secret_name: Option<String>,
-    /// DockerConfigJson for pulling images; Template for an Opaque Secret with secretTemplate.data.
+    /// DockerConfigJson for pulling images; Template for an Opaque Secret with secretTemplate.data. Can't change.
     #[serde(default)]
     pub format: SecretFormat,
     /// Labels, annotations and data of the Secret.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub secret_template: Option<SecretTemplate>,
-    /// Own: the whole Secret belongs to this object. Merge: entries of others in an existing Secret are kept.
+    /// Own: the whole Secret belongs to this object. Merge: entries of others in an existing Secret are kept. Can't change.
     #[serde(default)]
     pub merge_policy: MergePolicy,
     /// ServiceAccounts whose imagePullSecrets get the Secret; `["*"]` means all of the namespace.

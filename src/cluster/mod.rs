@@ -3,6 +3,8 @@
 mod access_key;
 mod config_maps;
 mod events;
+mod merged_secrets;
+mod refusals;
 mod secrets;
 mod service_accounts;
 mod stores;
@@ -11,7 +13,8 @@ mod writes;
 pub use access_key::AccessKeys;
 pub use config_maps::{Exported, Exports};
 pub use events::{Events, What};
-pub use secrets::{Applied, SecretWriter};
+pub use merged_secrets::MergedSecrets;
+pub use secrets::{Applied, Data, SecretWriter, foreign};
 pub use service_accounts::{ServiceAccounts, Wish, is_marked};
 pub use stores::{Change, Gone, Relevant, watch};
 pub use writes::{Statuses, set_finalizer};

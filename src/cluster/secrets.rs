@@ -10,9 +10,11 @@ use kube::core::PartialObjectMeta;
 use kube::{Api, Client, ResourceExt};
 use serde_json::{Value, json};
 
+use super::refusals::{is_terminating, secret_refused};
 use super::{is_conflict, is_not_found};
 use crate::api::OWNER_UID;
-use crate::core::pull_secret::{DOCKER_CONFIG_KEY, DOCKER_CONFIG_TYPE, Marks, Seen, secret_manager, writes_data};
+use crate::core::pull_secret::{Marks, Seen, secret_manager, writes_data};
+use crate::core::reason::{Problem, Reason};
 use crate::core::token::Secret;
 
 /// What a pull secret looks like, but for its data.
@@ -29,13 +31,26 @@ pub struct SecretWriter {
     pub annotations: BTreeMap<String, String>,
 }
 
+/// What is in a Secret.
+#[derive(Debug)]
+pub struct Data {
+    /// Its type, which can't change later.
+    pub type_: &'static str,
+    /// Its values.
+    pub values: BTreeMap<String, Secret>,
+}
+
+impl Data {
+    fn encoded(&self) -> BTreeMap<&str, String> {
+        self.values.iter().map(|(key, value)| (key.as_str(), BASE64_STANDARD.encode(value.expose()))).collect()
+    }
+}
+
 /// What became of a write.
 #[derive(Debug)]
 pub enum Applied {
     /// It is there.
     Done,
-    /// A Secret of that name is there and isn't ours; it was left as it is.
-    Foreign(String),
     /// The namespace is going away.
     Terminating,
 }
@@ -57,14 +72,14 @@ impl SecretWriter {
     /// created without force, so that a Secret of somebody else stays as it is.
     ///
     /// # Errors
-    /// Where the API server refuses.
+    /// Why the namespace has no such Secret.
     pub async fn apply(
         &self,
         namespace: &str,
         marks: &Marks,
-        data: &Secret,
+        data: &Data,
         seen: Option<&Seen>,
-    ) -> Result<Applied, kube::Error> {
+    ) -> Result<Applied, Problem> {
         let mut labels = self.labels.clone();
         labels.insert(OWNER_UID.to_owned(), marks.owner.uid.clone());
         let mut annotations = self.annotations.clone();
@@ -80,8 +95,8 @@ impl SecretWriter {
                 "annotations": annotations,
                 "ownerReferences": [self.owner],
             },
-            "type": DOCKER_CONFIG_TYPE,
-            "data": {DOCKER_CONFIG_KEY: BASE64_STANDARD.encode(data.expose())},
+            "type": data.type_,
+            "data": data.encoded(),
         });
         let params = PatchParams { force: seen.is_some(), ..PatchParams::apply(&secret_manager(&marks.owner.uid)) };
         // The answer is asked for as metadata: the data needn't come back.
@@ -89,13 +104,14 @@ impl SecretWriter {
             // Identical bytes don't conflict: then only the answer tells that somebody else had written them.
             Ok(now) if seen.is_none() && has_another_writer(&now, &marks.owner.uid) => {
                 let nothing = json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": self.name, "namespace": namespace}});
-                self.api(namespace).patch_metadata(&self.name, &params, &Patch::Apply(nothing)).await?;
-                Ok(Applied::Foreign("somebody else wrote the same".to_owned()))
+                let undone = self.api(namespace).patch_metadata(&self.name, &params, &Patch::Apply(nothing)).await;
+                undone.map_err(|error| secret_refused(&self.name, &error))?;
+                Err(foreign(&self.name, "somebody else wrote the same"))
             }
             Ok(_) => Ok(Applied::Done),
-            Err(error) if is_conflict(&error) && seen.is_none() => Ok(Applied::Foreign(super::words(&error))),
+            Err(error) if is_conflict(&error) && seen.is_none() => Err(foreign(&self.name, &super::words(&error))),
             Err(error) if is_terminating(&error) => Ok(Applied::Terminating),
-            Err(error) => Err(error),
+            Err(error) => Err(secret_refused(&self.name, &error)),
         }
     }
 
@@ -123,11 +139,11 @@ fn has_another_writer(secret: &PartialObjectMeta<KubeSecret>, owner_uid: &str) -
     secret.managed_fields().iter().any(|entry| entry.manager.as_deref() != Some(&ours) && writes_data(entry))
 }
 
-fn is_terminating(error: &kube::Error) -> bool {
-    let kube::Error::Api(status) = error else {
-        return false;
-    };
-    let causes = status.details.iter().flat_map(|details| &details.causes);
-    causes.into_iter().any(|cause| cause.reason == "NamespaceTerminating")
-        || (status.is_not_found() && status.message.contains("namespaces"))
+/// What a Secret that isn't this object's is met with.
+#[must_use]
+pub fn foreign(name: &str, why: &str) -> Problem {
+    Problem::new(
+        Reason::SecretConflict,
+        format!("a Secret {name} is there and isn't this object's, and was left as it is: {why}"),
+    )
 }

@@ -14,7 +14,7 @@ use tokio::sync::mpsc::UnboundedSender;
 
 use crate::api::{ClusterEcrPullSecret, EcrPullSecret, EcrRegistry, EcrRepository};
 use crate::aws::{Clocks, RegistryClient, Snapshots, Tokens};
-use crate::cluster::{Events, Statuses};
+use crate::cluster::{Events, MergedSecrets, Statuses};
 use crate::controller::checks::Checks;
 use crate::controller::pull_secret_verify::Verified;
 use crate::controller::registries::Registries;
@@ -68,6 +68,8 @@ pub struct Context {
     pub clocks: Clocks,
     /// Which pull secrets' tokens were seen to be let in.
     pub verified: Verified,
+    /// Secrets that are shared with others.
+    pub merged_secrets: MergedSecrets,
     /// Told to people.
     pub events: Events,
     /// Written to objects.
@@ -78,6 +80,8 @@ pub struct Context {
     pub attempts: Attempts,
     /// When new tokens were asked for.
     pub renewals: Renewals,
+    /// Namespaces that pull secrets can't serve.
+    pub failing: FailingNamespaces,
     /// When repositories were last checked.
     pub checks: Checks,
     /// Of registries' repositories.
@@ -200,6 +204,32 @@ impl Renewals {
             *known = (asked.to_owned(), now);
         }
         known.1
+    }
+
+    /// The object is gone.
+    pub fn forget(&self, uid: &str) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(uid);
+    }
+}
+
+/// Reasons by namespace.
+type Reasons = BTreeMap<String, String>;
+
+/// The namespaces that a pull secret couldn't serve, as last told: a status names the first ten only.
+#[derive(Debug, Default)]
+pub struct FailingNamespaces(Mutex<HashMap<String, Reasons>>);
+
+impl FailingNamespaces {
+    /// Those of `now` that weren't failing for that reason before. `first` is what was before this process, as far as known.
+    pub fn news(&self, uid: &str, now: Reasons, first: impl FnOnce() -> Reasons) -> Vec<String> {
+        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = all.remove(uid).unwrap_or_else(first);
+        let news = now.iter().filter(|(namespace, reason)| before.get(*namespace) != Some(reason));
+        let news = news.map(|(namespace, _)| namespace.clone()).collect();
+        if !now.is_empty() {
+            all.insert(uid.to_owned(), now);
+        }
+        news
     }
 
     /// The object is gone.

@@ -4,11 +4,14 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::{StreamExt, TryStreamExt};
 use jiff::Timestamp;
+use k8s_openapi::api::core::v1::Secret as KubeSecret;
 use kube::ResourceExt;
+use kube::core::PartialObjectMeta;
 use kube::runtime::controller::Action;
 
-use crate::api::{FINALIZER, OWNER_UID};
+use crate::api::{FINALIZER, MergePolicy, OWNER_UID};
 use crate::cluster::{SecretWriter, is_conflict, is_not_found, set_finalizer, words};
 use crate::controller::annotations::{asks_anew, is_suspended, suspended};
 use crate::controller::context::Context;
@@ -20,8 +23,13 @@ use crate::controller::pull_secret_verify::verify;
 use crate::controller::pull_secret_write::write;
 use crate::controller::repository_parse::Stop;
 use crate::controller::service_accounts;
-use crate::core::pull_secret::Seen;
+use crate::core::pull_secret::{MERGED, Seen, noted};
 use crate::core::reason::{Problem, Reason};
+
+type KubeSecretMeta = PartialObjectMeta<KubeSecret>;
+
+/// Reads under way at once, for one object.
+const CONCURRENT_READS: usize = 16;
 
 /// Serves one pull secret.
 ///
@@ -46,7 +54,7 @@ pub async fn reconcile<K: PullSecret>(object: Arc<K>, context: Arc<Context>) -> 
 async fn pass<K: PullSecret>(object: &K, context: &Context) -> Result<(Desired, Served), Stop> {
     let desired = desired(object, context).await?;
     make_durable(object, context).await?;
-    let seen = seen(object, context);
+    let seen = seen(object, context).await?;
     let there = |namespace: &str| seen.get(&(namespace.to_owned(), desired.name.clone()));
 
     let now = Timestamp::now();
@@ -74,9 +82,10 @@ async fn pass<K: PullSecret>(object: &K, context: &Context) -> Result<(Desired, 
     Ok((desired, served))
 }
 
-/// A finalizer only where deletion has something to do: Secrets go with their owner, ServiceAccounts are set back.
+/// A finalizer only where deletion has something to do: Secrets of our own go with their owner, but ServiceAccounts are set
+/// back, and our entries taken out of Secrets of others.
 async fn make_durable<K: PullSecret>(object: &K, context: &Context) -> Result<(), Stop> {
-    let wanted = object.common().service_accounts.as_ref().is_some_and(|names| !names.is_empty());
+    let wanted = merges(object) || object.common().service_accounts.as_ref().is_some_and(|names| !names.is_empty());
     let present = object.finalizers().iter().any(|name| name == FINALIZER);
     if present && !wanted {
         service_accounts::set_back(object, context).await?;
@@ -95,6 +104,7 @@ async fn let_go<K: PullSecret>(object: &K, context: &Context) -> Result<Action, 
             return report(object, context, Err(suspended())).await;
         }
         service_accounts::set_back(object, context).await?;
+        context.merged_secrets.take_out_everywhere(&object.owner()).await?;
         match set_finalizer(&object.api(context.client.clone()), object, false).await {
             Ok(_) => {}
             Err(error) if is_conflict(&error) => return Ok(Action::requeue(Duration::from_millis(200))),
@@ -107,17 +117,32 @@ async fn let_go<K: PullSecret>(object: &K, context: &Context) -> Result<Action, 
 
 pub(super) type Secrets = BTreeMap<(String, String), Seen>;
 
-/// The Secrets that were written for this object, by namespace and name: of its own namespace alone, if it has one.
-fn seen<K: PullSecret>(object: &K, context: &Context) -> Secrets {
+fn merges<K: PullSecret>(object: &K) -> bool {
+    object.common().merge_policy == MergePolicy::Merge
+}
+
+/// The Secrets that were written for this object, by namespace and name: of its own namespace alone, if it has one. Those
+/// that are shared are read where they changed since they were last looked at: their `managedFields` can't tell who wrote
+/// which entry.
+async fn seen<K: PullSecret>(object: &K, context: &Context) -> Result<Secrets, Problem> {
     let owner = object.owner();
-    let ours = context.stores.secrets.state().into_iter().filter_map(|secret| {
-        let namespace = secret.metadata.namespace.clone().unwrap_or_default();
-        let concerns = secret.labels().get(OWNER_UID) == Some(&owner.uid)
-            && owner.namespace.as_ref().is_none_or(|own| *own == namespace);
-        let seen = Seen::read(&secret.metadata).filter(|_| concerns)?;
-        Some(((namespace, secret.name_any()), seen))
+    let label = if merges(object) { MERGED } else { &owner.uid };
+    let marked = context.stores.secrets.state().into_iter().filter(|secret| {
+        secret.labels().get(OWNER_UID).is_some_and(|value| value == label)
+            && (owner.namespace.is_none() || owner.namespace == secret.metadata.namespace)
     });
-    ours.collect()
+    let key = |secret: &KubeSecretMeta| (secret.metadata.namespace.clone().unwrap_or_default(), secret.name_any());
+    if !merges(object) {
+        return Ok(marked.filter_map(|secret| Some((key(&secret), Seen::read(&secret.metadata)?))).collect());
+    }
+    let ours = marked.filter(|secret| noted(&secret.metadata).any(|uid| uid == owner.uid));
+    let uid = &owner.uid;
+    let looks = ours.map(|secret| async move {
+        let seen = context.merged_secrets.seen(&secret.metadata, uid).await?;
+        Ok(seen.map(|seen| (key(&secret), seen)))
+    });
+    let found: Vec<_> = futures::stream::iter(looks).buffer_unordered(CONCURRENT_READS).try_collect().await?;
+    Ok(found.into_iter().flatten().collect())
 }
 
 /// What bears our label and is no longer wanted: another name, a namespace that was deselected or lost its right.
@@ -144,7 +169,12 @@ async fn remove_unwanted<K: PullSecret>(
         BTreeMap::new(),
     );
     for ((namespace, name), seen) in unwanted {
-        if let Err(error) = writer.remove(namespace, name, &seen.uid).await {
+        let removed = if merges(object) {
+            context.merged_secrets.take_out((namespace, name), &seen.owner_uid).await
+        } else {
+            writer.remove(namespace, name, &seen.uid).await
+        };
+        if let Err(error) = removed {
             served.fail(namespace.clone(), Problem::new(Reason::Transient, words(&error)));
         }
     }

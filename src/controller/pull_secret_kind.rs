@@ -7,10 +7,7 @@ use kube::{Api, Client, Resource, ResourceExt};
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
-use crate::api::{
-    ClusterEcrPullSecret, EcrPullSecret, MergePolicy, PullSecretSpec, PullSecretStatus, RegistryEntry, SecretFormat,
-    TokenAccess,
-};
+use crate::api::{ClusterEcrPullSecret, EcrPullSecret, PullSecretSpec, PullSecretStatus, RegistryEntry, TokenAccess};
 use crate::controller::context::Context;
 use crate::core::glob;
 use crate::core::pull_secret::SecretOwner;
@@ -87,8 +84,6 @@ pub trait PullSecret: Resource<DynamicType = ()> + Clone + Debug + DeserializeOw
         let narrowed = spec.registries.iter().flatten().any(|entry| entry.repositories.is_some());
         let fields: Vec<_> = [
             (spec.access == TokenAccess::Push, "access: Push"),
-            (spec.format == SecretFormat::Template, "format: Template"),
-            (spec.merge_policy == MergePolicy::Merge, "mergePolicy: Merge"),
             (spec.restart_stuck_pods == Some(true), "restartStuckPods"),
             (narrowed, "registries[].repositories"),
         ]

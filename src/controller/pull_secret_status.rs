@@ -3,12 +3,14 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use futures::StreamExt;
 use jiff::Timestamp;
 use kube::ResourceExt;
 use kube::runtime::controller::Action;
 
 use crate::api::{FailedNamespace, NamespaceCounts, PullSecretStatus, RECONCILE_AT, RegistryStatus};
 use crate::aws::{AwsError, Lookup};
+use crate::cluster::What;
 use crate::controller::context::Context;
 use crate::controller::pull_secret_kind::PullSecret;
 use crate::controller::pull_secret_parse::{Desired, Variant};
@@ -20,6 +22,8 @@ use crate::core::token::{Freshness, Life, TokenKey, wait};
 
 /// Namespaces named in a status at most; all are counted.
 const MOST_NAMED: usize = 10;
+/// Events under way at once, for one object.
+const CONCURRENT_EVENTS: usize = 16;
 /// After a conflict with another writer.
 const SOON: Duration = Duration::from_millis(200);
 
@@ -33,6 +37,8 @@ pub struct Served {
     pub ready: BTreeMap<String, Marks>,
     /// Do not.
     failed: BTreeMap<String, Problem>,
+    /// What is noted on Secrets in those namespaces: they age as well.
+    unready: Vec<Marks>,
     /// Are going away.
     pub terminating: BTreeSet<String>,
     /// What asking for tokens gave, as far as it was asked.
@@ -56,7 +62,7 @@ impl Served {
 
     /// A namespace that isn't served.
     pub fn fail(&mut self, namespace: String, problem: Problem) {
-        self.ready.remove(&namespace);
+        self.unready.extend(self.ready.remove(&namespace));
         self.failed.insert(namespace, problem);
     }
 
@@ -73,9 +79,14 @@ impl Served {
         held.map(|(variant, tokens)| (variant.content.as_str(), (&**variant, tokens))).collect()
     }
 
+    /// What is noted on all Secrets that are there.
+    fn marks(&self) -> impl Iterator<Item = &Marks> {
+        self.ready.values().chain(&self.unready)
+    }
+
     /// The marks whose token ends first.
     fn first_to_end(&self) -> Option<&Marks> {
-        self.ready.values().min_by_key(|marks| marks.life.expires_at)
+        self.marks().min_by_key(|marks| marks.life.expires_at)
     }
 
     fn freshness(&self, now: Timestamp) -> Freshness {
@@ -119,9 +130,40 @@ pub(super) async fn report<K: PullSecret>(
     if let Some(event) = transition(&old.conditions, &verdict) {
         context.events.tell(object, &event).await;
     }
+    if let Ok((_, served)) = &outcome {
+        tell_namespaces(object, context, &old, &verdict, served).await;
+    }
     context.metrics.reconciled(&K::kind(&()), verdict.reason);
     context.metrics.pull_secret(&K::kind(&()), object, status.expires_at.as_ref().map(|time| time.0));
     Ok(Action::requeue(next))
+}
+
+/// An event for each namespace that fails for another reason than before, where the verdict sums them up.
+async fn tell_namespaces<K: PullSecret>(
+    object: &K,
+    context: &Context,
+    old: &PullSecretStatus,
+    verdict: &Verdict,
+    served: &Served,
+) {
+    let before = || {
+        let told = old.namespaces.iter().flat_map(|namespaces| &namespaces.failed);
+        told.map(|failed| (failed.name.clone(), failed.reason.split(':').next().unwrap_or_default().to_owned()))
+            .collect()
+    };
+    let now = served.failed.iter().map(|(name, problem)| (name.clone(), problem.reason.to_string())).collect();
+    let news = context.failing.news(&object.uid().unwrap_or_default(), now, before);
+    if verdict.reason != Reason::PartiallyFailed {
+        return;
+    }
+    let told = news.iter().filter_map(|namespace| Some((namespace, served.failed.get(namespace)?)));
+    let told: Vec<_> = told
+        .map(|(namespace, Problem { reason, message })| {
+            What::warning(reason.as_str(), format!("namespace {namespace}: {message}"))
+        })
+        .collect();
+    let tell = |event: What| async move { context.events.tell(object, &event).await };
+    futures::stream::iter(told).for_each_concurrent(CONCURRENT_EVENTS, tell).await;
 }
 
 /// Pure: what the namespaces and tokens add up to.
@@ -158,7 +200,10 @@ fn verdict(desired: &Desired, served: &Served, now: Timestamp) -> (Verdict, Opti
             Reason::PartiallyFailed,
             format!("{} of {} namespaces aren't served; {namespace}: {problem}", served.failed.len(), desired.count()),
         );
-        return hold(lead, false);
+        // Tried again as soon as the first of them may go better.
+        let retrying = served.failed.values().find(|problem| problem.reason.class() == Class::Retrying);
+        let next = retrying.unwrap_or(problem).clone();
+        return (Verdict::held_up(lead, false).of_class(next.reason.class()), Some(next));
     }
     if served.ready.is_empty() && !desired.denied.is_empty() {
         let message = format!(
@@ -231,7 +276,7 @@ fn status<K: PullSecret>(object: &K, old: &PullSecretStatus, desired: &Desired, 
         secret_name: Some(desired.name.clone()),
         secrets: Some(format!("{}/{}", served.ready.len(), desired.count())),
         expires_at: first.map(|marks| in_seconds(marks.life.expires_at).into()),
-        refresh_at: served.ready.values().map(|marks| marks.refresh_at).min().map(|at| in_seconds(at).into()),
+        refresh_at: served.marks().map(|marks| marks.refresh_at).min().map(|at| in_seconds(at).into()),
         last_refreshed_at: first.map(|marks| in_seconds(marks.life.issued_at).into()),
         registries: desired
             .by_host()
@@ -279,7 +324,7 @@ fn registry(
 
 /// The next moment at which something is due.
 fn soonest(served: &Served, retry: Option<Duration>, now: Timestamp) -> Duration {
-    let renewals = served.ready.values().map(|marks| marks.refresh_at);
+    let renewals = served.marks().map(|marks| marks.refresh_at);
     let turns = served.first_to_end().into_iter().flat_map(|marks| turns(marks.life));
     let retries = served.failures().map(|(_, at)| *at);
     let due = renewals.chain(turns).chain(retries).filter_map(|at| until(at, now)).min();

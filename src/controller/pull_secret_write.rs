@@ -7,15 +7,19 @@ use futures::StreamExt;
 use jiff::Timestamp;
 use kube::runtime::reflector::ObjectRef;
 
-use crate::cluster::{Applied, SecretWriter, words};
+use crate::api::{MergePolicy, SecretFormat};
+use crate::cluster::{Applied, Data, SecretWriter, foreign};
 use crate::controller::context::Context;
 use crate::controller::pull_secret::Secrets;
 use crate::controller::pull_secret_kind::PullSecret;
 use crate::controller::pull_secret_parse::{Desired, Variant};
 use crate::controller::pull_secret_status::{Served, Tokens};
-use crate::core::pull_secret::{Login, Marks, SecretOwner, Seen, docker_config};
+use crate::core::pull_secret::{
+    ContentError, DOCKER_CONFIG_KEY, DOCKER_CONFIG_TYPE, Entries, Login, Marks, OPAQUE_TYPE, SecretOwner, Seen,
+    docker_config, docker_entry, only_one_host, template_data,
+};
 use crate::core::reason::{Problem, Reason};
-use crate::core::token::{Secret, Token, fingerprint};
+use crate::core::token::{Token, fingerprint};
 
 /// Writes to the API server under way at once, for one object.
 const CONCURRENT_WRITES: usize = 16;
@@ -52,7 +56,7 @@ pub(super) async fn write<K: PullSecret>(
                 (Holder::Another(owner), _) => Err(foreign(&writer.name, &format!("it belongs to {owner}"))),
                 (_, Err(problem)) => there.and_then(|there| there.marks.clone()).map(Written::Kept).ok_or(problem),
                 (Holder::Nobody(orphan), Ok(contents)) => {
-                    put(writer, &namespace, &contents, there, orphan.as_ref()).await
+                    put(context, writer, &namespace, &contents, there, orphan.as_ref()).await
                 }
             };
             (namespace, outcome)
@@ -87,6 +91,7 @@ enum Written {
 
 /// Writes one, unless what is there is as good or better.
 async fn put(
+    context: &Context,
     writer: &SecretWriter,
     namespace: &str,
     contents: &Contents,
@@ -96,29 +101,35 @@ async fn put(
     if let Some(marks) = there.and_then(|there| better(there, contents)) {
         return Ok(Written::Kept(marks));
     }
-    match writer.apply(namespace, &contents.marks, &contents.data, there.or(orphan)).await {
-        Ok(Applied::Done) => Ok(Written::Done(contents.marks.clone())),
-        Ok(Applied::Terminating) => Ok(Written::Terminating),
-        Ok(Applied::Foreign(why)) => Err(foreign(&writer.name, &why)),
-        Err(error) => Err(Problem::new(Reason::Transient, words(&error))),
-    }
-}
-
-fn foreign(name: &str, why: &str) -> Problem {
-    Problem::new(
-        Reason::SecretConflict,
-        format!("a Secret {name} is there and isn't this object's, and was left as it is: {why}"),
-    )
+    let applied = match &contents.payload {
+        Payload::Whole(data) => writer.apply(namespace, &contents.marks, data, there.or(orphan)).await?,
+        Payload::Entries(entries) => {
+            let is_ours = |uid: &str| context.stores.is_pull_secret(uid);
+            context.merged_secrets.put((namespace, &writer.name), &contents.marks, entries, is_ours).await?
+        }
+    };
+    Ok(match applied {
+        Applied::Done => Written::Done(contents.marks.clone()),
+        Applied::Terminating => Written::Terminating,
+    })
 }
 
 /// The data for all namespaces with the same rights, with what is noted beside it.
 struct Contents {
-    data: Secret,
+    payload: Payload,
     marks: Marks,
     /// Whether every host that is asked for has its token in it.
     complete: bool,
     /// Whether any of its tokens isn't overdue.
     renewed: bool,
+}
+
+/// What a Secret gets.
+enum Payload {
+    /// All of its data.
+    Whole(Data),
+    /// Entries beside those of others.
+    Entries(Entries),
 }
 
 /// # Errors
@@ -138,8 +149,8 @@ fn contents<K: PullSecret>(
         let problem = failures.map(|(error, _)| error.problem("*")).next();
         return Err(problem.unwrap_or_else(|| Problem::new(Reason::Transient, "no token yet")));
     };
-    let entries = held.iter().map(|(host, token)| (*host, &**token));
-    let data = docker_config(entries).map_err(|error| Problem::new(Reason::Invalid, error.to_string()))?;
+    let entries: Vec<_> = held.iter().map(|(host, token)| (*host, &**token)).collect();
+    let payload = payload(object, variant, &entries)?;
     let lives = held.iter().map(|(host, token)| format!("{host} {} {}", token.life.issued_at, token.life.expires_at));
     let marks = Marks {
         owner: object.owner(),
@@ -150,7 +161,29 @@ fn contents<K: PullSecret>(
     };
     let renewed = |login: &Login| tokens.get(&login.token).is_some_and(|lookup| lookup.failure.is_none());
     let renewed = variant.logins.iter().any(renewed);
-    Ok(Contents { data, marks, complete: all_usable && held.len() == variant.logins.len(), renewed })
+    Ok(Contents { payload, marks, complete: all_usable && held.len() == variant.logins.len(), renewed })
+}
+
+fn payload<K: PullSecret>(object: &K, variant: &Variant, held: &[(&str, &Token)]) -> Result<Payload, Problem> {
+    let spec = object.common();
+    let unwritable = |error: ContentError| Problem::new(Reason::Invalid, error.to_string());
+    if spec.merge_policy == MergePolicy::Merge {
+        let without = variant.logins.iter().map(|login| Ok((login.host.clone(), None)));
+        let with = held.iter().map(|(host, token)| Ok(((*host).to_owned(), Some(docker_entry(token)?))));
+        return without.chain(with).collect::<Result<_, _>>().map(Payload::Entries).map_err(unwritable);
+    }
+    let (type_, values) = match spec.format {
+        SecretFormat::Template if variant.logins.len() != 1 => return Err(only_one_host(variant.logins.len())),
+        SecretFormat::Template => {
+            let template = spec.secret_template.as_ref().and_then(|template| template.data.as_ref());
+            (OPAQUE_TYPE, template_data(template.unwrap_or(&BTreeMap::new()), held)?)
+        }
+        SecretFormat::DockerConfigJson => {
+            let config = docker_config(held.iter().copied()).map_err(unwritable)?;
+            (DOCKER_CONFIG_TYPE, [(DOCKER_CONFIG_KEY.to_owned(), config)].into())
+        }
+    };
+    Ok(Payload::Whole(Data { type_, values }))
 }
 
 /// The marks of a Secret that is better left alone: it holds the very same, or what outlasts it.
@@ -176,11 +209,6 @@ fn holder<K: PullSecret>(object: &K, context: &Context, namespace: &str, name: &
     if seen.owner_uid == object.owner().uid || !context.stores.is_pull_secret(&seen.owner_uid) {
         return Holder::Nobody(Some(seen));
     }
-    let unknown = || SecretOwner {
-        kind: "pull secret".into(),
-        namespace: None,
-        name: seen.owner_uid.clone(),
-        uid: seen.owner_uid.clone(),
-    };
+    let unknown = || SecretOwner::unknown(seen.owner_uid.clone());
     Holder::Another(seen.marks.as_ref().map_or_else(unknown, |marks| marks.owner.clone()))
 }

@@ -9,6 +9,7 @@ use tokio::sync::mpsc::UnboundedSender;
 
 use crate::api::{ClusterEcrPullSecret, EcrPullSecret, EcrRegistry, EcrRepository, OWNER_UID, PullSecretSpec};
 use crate::controller::context::RegistryChange;
+use crate::core::pull_secret::noted;
 
 /// Where to ask for a look.
 #[derive(Debug, Clone)]
@@ -81,22 +82,25 @@ impl Dependants {
         ask(&self.triggers.cluster_pull_secrets, self.cluster_pull_secrets.state());
     }
 
-    /// Of a Secret: its owner by the label, and whoever wants a Secret of that name there.
+    /// Of a Secret: its owner by the label, those who noted something on it, and whoever wants a Secret of that name there.
     pub fn of_secret(&self, secret: &PartialObjectMeta<KubeSecret>) {
-        let owner = secret.labels().get(OWNER_UID).cloned();
+        let owner = secret.labels().get(OWNER_UID);
+        let owns = |uid: Option<String>| {
+            uid.is_some_and(|uid| owner == Some(&uid) || noted(&secret.metadata).any(|noted| noted == uid))
+        };
         let (name, namespace) = (secret.name_any(), ResourceExt::namespace(secret));
         let wants = |spec: &PullSecretSpec, own: String| spec.secret_name.as_ref().unwrap_or(&own) == &name;
         ask(
             &self.triggers.pull_secrets,
             self.pull_secrets.state_filter(|object| {
                 ResourceExt::namespace(object) == namespace
-                    && (object.uid() == owner || wants(&object.spec.common, object.name_any()))
+                    && (owns(object.uid()) || wants(&object.spec.common, object.name_any()))
             }),
         );
         ask(
             &self.triggers.cluster_pull_secrets,
             self.cluster_pull_secrets
-                .state_filter(|object| object.uid() == owner || wants(&object.spec.common, object.name_any())),
+                .state_filter(|object| owns(object.uid()) || wants(&object.spec.common, object.name_any())),
         );
     }
 

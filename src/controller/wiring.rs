@@ -19,9 +19,9 @@ use tracing::Instrument;
 
 use crate::api::{ClusterEcrPullSecret, EcrPullSecret, EcrRegistry, EcrRepository};
 use crate::aws::{Clocks, RegistryClient, SessionOptions, Snapshots, Tokens};
-use crate::cluster::{AccessKeys, Events, Gone, Statuses};
+use crate::cluster::{AccessKeys, Events, Gone, MergedSecrets, Statuses};
 use crate::controller::checks::Checks;
-use crate::controller::context::{Attempts, Changes, Context, RegistryChange, Renewals};
+use crate::controller::context::{Attempts, Changes, Context, FailingNamespaces, RegistryChange, Renewals};
 use crate::controller::pull_secret_verify::Verified;
 use crate::controller::registries::Registries;
 use crate::controller::triggers::{Dependants, Triggers, ask};
@@ -102,10 +102,12 @@ pub async fn run(
         registry_client: RegistryClient::default(),
         clocks: Clocks::default(),
         verified: Verified::default(),
+        merged_secrets: MergedSecrets::new(client.clone()),
         events: Events::new(client.clone(), options.instance),
         statuses: Statuses::default(),
         attempts: Attempts::default(),
         renewals: Renewals::default(),
+        failing: FailingNamespaces::default(),
         checks: Checks::new(Timestamp::now()),
         snapshots: Snapshots::default(),
         repositories: queues.repositories.clone(),
@@ -253,6 +255,8 @@ async fn forget(mut deletions: mpsc::UnboundedReceiver<(String, Gone)>, context:
         context.checks.forget(&gone.uid);
         context.renewals.forget(&gone.uid);
         context.verified.forget(&gone.uid);
+        context.failing.forget(&gone.uid);
+        context.merged_secrets.forget(&gone.uid);
         context.metrics.pull_secret_gone(&kind, &gone.namespace, &gone.name);
     }
     "watch for deletions"

@@ -12,6 +12,8 @@ pub struct Verdict {
     pub ready: Ready,
     /// Why.
     pub reason: Reason,
+    /// What that means for the object: the reason's own class, but for a reason that sums up others.
+    pub class: Class,
     /// For a person.
     pub message: String,
 }
@@ -30,7 +32,7 @@ pub enum Ready {
 impl Verdict {
     /// As declared.
     pub fn ready(message: impl Into<String>) -> Self {
-        Self { ready: Ready::True, reason: Reason::Ready, message: message.into() }
+        Self { ready: Ready::True, reason: Reason::Ready, class: Class::Converged, message: message.into() }
     }
 
     /// Kept from the declared state by a problem. Where this generation `stays_converged` (it was as declared, and
@@ -43,14 +45,19 @@ impl Verdict {
             reason if reason.class() == Class::Converged => Ready::True,
             _ => Ready::False,
         };
-        Self { ready, reason: problem.reason, message: problem.message }
+        Self { ready, reason: problem.reason, class: problem.reason.class(), message: problem.message }
+    }
+
+    /// The same, of another class.
+    #[must_use]
+    pub fn of_class(self, class: Class) -> Self {
+        Self { class, ..self }
     }
 }
 
 /// The conditions that tell `verdict`, from those the object has. A transition time moves only with its status.
 #[must_use]
 pub fn conditions(old: &[Condition], verdict: &Verdict, generation: i64, now: Timestamp) -> Vec<Condition> {
-    let class = verdict.reason.class();
     let make = |type_: &str, status: &str| {
         let since = old
             .iter()
@@ -71,7 +78,7 @@ pub fn conditions(old: &[Condition], verdict: &Verdict, generation: i64, now: Ti
         Ready::Unknown => "Unknown",
     };
     let mut all = vec![make("Ready", ready)];
-    match class {
+    match verdict.class {
         Class::Retrying => all.push(make("Reconciling", "True")),
         Class::Stalled => all.push(make("Stalled", "True")),
         Class::Converged | Class::Held => {}

@@ -114,6 +114,7 @@ fn secrets() -> Vec<Rule> {
         rule("merging needs entries")
             .good("mergePolicy: Merge")
             .bad(format!("mergePolicy: Merge, {template}"), "spec", "mergePolicy Merge needs format DockerConfigJson")
+            .bad("mergePolicy: Merge, secretTemplate: {labels: {a: b}}", "spec", "Merge takes no secretTemplate")
             .bad("mergePolicy: Replace", "spec.mergePolicy", "Merge"),
         rule("a template holds one registry").good(format!("{template}, registries: [{{}}]")).bad(
             format!("{template}, registries: [{{}}, {{public: {{}}}}]"),

@@ -4,10 +4,8 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
+use crate::core::pull_secret::MOST_BYTES;
 use crate::core::token::{Secret, Token, USERNAME};
-
-/// Kubernetes takes Secrets of up to 1 MiB.
-const MOST_BYTES: usize = 1 << 20;
 
 /// Why there can be no such document.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -40,14 +38,26 @@ struct Entry<'a> {
     password: &'a str,
 }
 
+impl<'a> Entry<'a> {
+    fn of(token: &'a Token) -> Self {
+        Entry { auth: token.auth.expose(), username: USERNAME, password: token.password.expose() }
+    }
+}
+
+/// One entry by itself.
+///
+/// # Errors
+/// Can't happen with text as values.
+pub fn docker_entry(token: &Token) -> Result<Secret, ContentError> {
+    serde_json::to_string(&Entry::of(token)).map(Secret::new).map_err(|error| ContentError::Json(error.to_string()))
+}
+
 /// The document with one entry a host. Keys are bare host names: the form that every reader takes.
 ///
 /// # Errors
 /// [`ContentError::TooLarge`] beyond the size of a Secret.
 pub fn docker_config<'a>(logins: impl IntoIterator<Item = (&'a str, &'a Token)>) -> Result<Secret, ContentError> {
-    let entry =
-        |token: &'a Token| Entry { auth: token.auth.expose(), username: USERNAME, password: token.password.expose() };
-    let config = DockerConfig { auths: logins.into_iter().map(|(host, token)| (host, entry(token))).collect() };
+    let config = DockerConfig { auths: logins.into_iter().map(|(host, token)| (host, Entry::of(token))).collect() };
     let text = serde_json::to_string(&config).map_err(|error| ContentError::Json(error.to_string()))?;
     let (bytes, hosts) = (text.len(), config.auths.len());
     if bytes > MOST_BYTES {

@@ -1,12 +1,17 @@
 //! Pull secrets: whose logins they hold, what is in them, and whether one that is there is as it should be.
 
 mod contents;
+mod document;
 mod logins;
+mod merge;
 mod seen;
+mod template;
 
-pub use contents::{ContentError, docker_config};
+pub use contents::{ContentError, docker_config, docker_entry};
 pub use logins::{Login, Offer, Request, logins};
+pub use merge::{CREATED, Change, Entries, MERGED, Note, merge, note_key, noted, unmerge};
 pub use seen::{Marks, SecretOwner, Seen, prune, writes_data};
+pub use template::{only_one_host, template_data};
 
 /// The field manager of everything this operator applies.
 pub const MANAGER: &str = "ecr-operator";
@@ -14,6 +19,11 @@ pub const MANAGER: &str = "ecr-operator";
 pub const DOCKER_CONFIG_KEY: &str = ".dockerconfigjson";
 /// The Secret type that the kubelet takes as an image pull secret.
 pub const DOCKER_CONFIG_TYPE: &str = "kubernetes.io/dockerconfigjson";
+
+/// The Secret type of whatever no other type is for.
+pub const OPAQUE_TYPE: &str = "Opaque";
+/// What Kubernetes takes as the values of a Secret, all together: 1 MiB.
+const MOST_BYTES: usize = 1 << 20;
 
 /// The field manager of one pull secret's Secrets: an apply without force then conflicts with another's.
 #[must_use]

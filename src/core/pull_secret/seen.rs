@@ -29,6 +29,14 @@ pub struct SecretOwner {
     pub uid: String,
 }
 
+impl SecretOwner {
+    /// One of which nothing but the UID is known.
+    #[must_use]
+    pub fn unknown(uid: String) -> Self {
+        Self { kind: "pull secret".to_owned(), namespace: None, name: uid.clone(), uid }
+    }
+}
+
 impl fmt::Display for SecretOwner {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { kind, name, .. } = self;

@@ -1,0 +1,226 @@
+//! Secrets that are shared with others: read right before they are written, and written only as they were read.
+//!
+//! The only Secrets whose data the operator reads, besides access keys.
+
+use std::collections::HashMap;
+use std::sync::{Mutex, PoisonError};
+
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
+use k8s_openapi::api::core::v1::Secret as KubeSecret;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams, Preconditions};
+use kube::core::PartialObjectMeta;
+use kube::{Api, Client, ResourceExt};
+use serde_json::{Value, json};
+
+use super::refusals::{is_terminating, secret_refused};
+use super::{Applied, is_conflict, is_not_found};
+use crate::api::OWNER_UID;
+use crate::core::pull_secret::{
+    CREATED, Change, DOCKER_CONFIG_KEY, DOCKER_CONFIG_TYPE, Entries, MANAGER, MERGED, Marks, Note, SecretOwner, Seen,
+    merge, note_key, noted, unmerge,
+};
+use crate::core::reason::{Problem, Reason};
+
+/// Tries against others who write at the same time.
+const TRIES: usize = 5;
+
+/// Reads and writes shared Secrets.
+pub struct MergedSecrets {
+    client: Client,
+    /// The version at which the entries of a pull secret were last found or written as they should be, by its UID and the
+    /// Secret's: so only a change makes the operator look.
+    looked: Mutex<HashMap<(String, String), String>>,
+}
+
+impl MergedSecrets {
+    /// Through this client.
+    #[must_use]
+    pub fn new(client: Client) -> Self {
+        Self { client, looked: Mutex::default() }
+    }
+
+    /// What is in the Secret of the pull secret `owner_uid`; `None` where it noted nothing on it. It is read only if it
+    /// changed since it was last looked at.
+    ///
+    /// # Errors
+    /// Where it can't be read.
+    pub async fn seen(&self, meta: &ObjectMeta, owner_uid: &str) -> Result<Option<Seen>, Problem> {
+        let (Some(note), Some(uid)) = (Note::read(meta, owner_uid), meta.uid.clone()) else {
+            return Ok(None);
+        };
+        let seen = |note: Note, intact| Seen {
+            uid: uid.clone(),
+            owner_uid: owner_uid.to_owned(),
+            marks: Some(note.marks),
+            intact,
+        };
+        if self.is_known(owner_uid, &uid, meta.resource_version.as_deref()) {
+            return Ok(Some(seen(note, true)));
+        }
+        let (name, namespace) = (meta.name.clone().unwrap_or_default(), meta.namespace.clone().unwrap_or_default());
+        let read = self.api(&namespace).get_opt(&name).await.map_err(|error| secret_refused(&name, &error))?;
+        let Some((secret, note)) =
+            read.and_then(|secret| Note::read(&secret.metadata, owner_uid).map(|note| (secret, note)))
+        else {
+            return Ok(None);
+        };
+        let intact = note.is_true_of(&secret);
+        if intact {
+            self.remember(owner_uid, &uid, secret.resource_version());
+        }
+        Ok(Some(seen(note, intact)))
+    }
+
+    /// Puts `entries` in, beside those of others. `is_ours` tells which UIDs are those of pull secrets.
+    ///
+    /// # Errors
+    /// Why they aren't in it.
+    pub async fn put(
+        &self,
+        (namespace, name): (&str, &str),
+        marks: &Marks,
+        entries: &Entries,
+        is_ours: impl Fn(&str) -> bool,
+    ) -> Result<Applied, Problem> {
+        let api = self.api(namespace);
+        for _ in 0..TRIES {
+            let there = api.get_opt(name).await.map_err(|error| secret_refused(name, &error))?;
+            let base = there.clone().unwrap_or_else(|| empty(namespace, name));
+            let Some(change) = merge(&base, marks, entries, &is_ours)? else {
+                self.remember(&marks.owner.uid, &base.uid().unwrap_or_default(), base.resource_version());
+                return Ok(Applied::Done);
+            };
+            match self.write(&api, there.as_ref(), &base, &marks.owner.uid, change).await {
+                Ok(Some(now)) => {
+                    self.remember(&marks.owner.uid, &now.uid().unwrap_or_default(), now.resource_version());
+                    return Ok(Applied::Done);
+                }
+                Ok(None) => return Ok(Applied::Done),
+                Err(error) if is_terminating(&error) => return Ok(Applied::Terminating),
+                Err(error) if is_conflict(&error) || is_not_found(&error) => {}
+                Err(error) => return Err(secret_refused(name, &error)),
+            }
+        }
+        Err(Problem::new(Reason::Transient, format!("others keep writing the Secret {name} at the same time")))
+    }
+
+    /// Takes out what the pull secret put in, and nothing else.
+    ///
+    /// # Errors
+    /// Where the API server refuses.
+    pub async fn take_out(&self, (namespace, name): (&str, &str), owner_uid: &str) -> Result<(), kube::Error> {
+        let api = self.api(namespace);
+        let mut tries = 1..=TRIES;
+        loop {
+            let Some(secret) = api.get_opt(name).await? else { return Ok(()) };
+            let Some(change) = unmerge(&secret, owner_uid) else { return Ok(()) };
+            match self.write(&api, Some(&secret), &secret, owner_uid, change).await {
+                Ok(_) => return Ok(()),
+                Err(error) if (is_conflict(&error) || is_not_found(&error)) && tries.next().is_some() => {}
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    /// The same wherever there is something: as the API server has it now, since a cache may lag behind what was written a
+    /// moment ago.
+    ///
+    /// # Errors
+    /// Where the API server refuses.
+    pub async fn take_out_everywhere(&self, owner: &SecretOwner) -> Result<(), kube::Error> {
+        let api: Api<KubeSecret> = match &owner.namespace {
+            Some(namespace) => self.api(namespace),
+            None => Api::all(self.client.clone()),
+        };
+        let mut page = ListParams::default().labels(&format!("{OWNER_UID}={MERGED}")).limit(500);
+        loop {
+            let list = api.list_metadata(&page).await?;
+            for secret in list.items.iter().filter(|secret| noted(&secret.metadata).any(|uid| uid == owner.uid)) {
+                let namespace = secret.namespace().unwrap_or_default();
+                self.take_out((&namespace, &secret.name_any()), &owner.uid).await?;
+            }
+            match list.metadata.continue_.filter(|token| !token.is_empty()) {
+                Some(token) => page = page.continue_token(&token),
+                None => return Ok(()),
+            }
+        }
+    }
+
+    /// Forgets a pull secret that is gone.
+    pub fn forget(&self, owner_uid: &str) {
+        self.looked.lock().unwrap_or_else(PoisonError::into_inner).retain(|(owner, _), _| owner != owner_uid);
+    }
+
+    /// Guarded by the resourceVersion: of two writers one starts anew. Returns the Secret as it then is.
+    async fn write(
+        &self,
+        api: &Api<KubeSecret>,
+        there: Option<&KubeSecret>,
+        base: &KubeSecret,
+        owner_uid: &str,
+        change: Change,
+    ) -> Result<Option<PartialObjectMeta<KubeSecret>>, kube::Error> {
+        let name = base.name_any();
+        let Change::Write { text, note, label } = change else {
+            let guard = Preconditions { uid: base.uid(), resource_version: base.resource_version() };
+            let params = DeleteParams { preconditions: Some(guard), ..DeleteParams::default() };
+            return api.delete(&name, &params).await.map(|_| None);
+        };
+        let mut patch = json!({"metadata": {
+            "labels": {OWNER_UID: label.then_some(MERGED)},
+            "annotations": {note_key(owner_uid): note},
+        }});
+        if let Some(text) = text {
+            patch["data"] = json!({DOCKER_CONFIG_KEY: BASE64_STANDARD.encode(text.expose())});
+        }
+        let Some(there) = there else {
+            return self.create(api, base, patch).await.map(Some);
+        };
+        patch["metadata"]["uid"] = json!(there.uid());
+        patch["metadata"]["resourceVersion"] = json!(there.resource_version());
+        let params = PatchParams { field_manager: Some(MANAGER.to_owned()), ..PatchParams::default() };
+        api.patch_metadata(&name, &params, &Patch::Merge(patch)).await.map(Some)
+    }
+
+    async fn create(
+        &self,
+        api: &Api<KubeSecret>,
+        base: &KubeSecret,
+        mut object: Value,
+    ) -> Result<PartialObjectMeta<KubeSecret>, kube::Error> {
+        object["apiVersion"] = json!("v1");
+        object["kind"] = json!("Secret");
+        object["type"] = json!(DOCKER_CONFIG_TYPE);
+        object["metadata"]["name"] = json!(base.metadata.name);
+        object["metadata"]["namespace"] = json!(base.metadata.namespace);
+        object["metadata"]["annotations"][CREATED] = json!("true");
+        let secret: KubeSecret = serde_json::from_value(object).map_err(kube::Error::SerdeError)?;
+        let params = PostParams { field_manager: Some(MANAGER.to_owned()), ..PostParams::default() };
+        let made = api.create(&params, &secret).await?;
+        Ok(PartialObjectMeta { metadata: made.metadata, ..PartialObjectMeta::default() })
+    }
+
+    fn is_known(&self, owner_uid: &str, uid: &str, version: Option<&str>) -> bool {
+        let looked = self.looked.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = looked.get(&(owner_uid.to_owned(), uid.to_owned()));
+        known.is_some() && known.map(String::as_str) == version
+    }
+
+    fn remember(&self, owner_uid: &str, uid: &str, version: Option<String>) {
+        let mut looked = self.looked.lock().unwrap_or_else(PoisonError::into_inner);
+        looked.insert((owner_uid.to_owned(), uid.to_owned()), version.unwrap_or_default());
+    }
+
+    fn api(&self, namespace: &str) -> Api<KubeSecret> {
+        Api::namespaced(self.client.clone(), namespace)
+    }
+}
+
+/// What a Secret that isn't there yet is merged into.
+fn empty(namespace: &str, name: &str) -> KubeSecret {
+    let metadata =
+        ObjectMeta { namespace: Some(namespace.to_owned()), name: Some(name.to_owned()), ..ObjectMeta::default() };
+    KubeSecret { metadata, type_: Some(DOCKER_CONFIG_TYPE.to_owned()), ..KubeSecret::default() }
+}

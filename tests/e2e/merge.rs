@@ -1,0 +1,196 @@
+//! `mergePolicy: Merge`: our entries in a Secret of others, and nothing of theirs lost.
+
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
+use ecr_operator::api::EcrPullSecret;
+use k8s_openapi::api::core::v1::Secret;
+use kube::api::{Api, DeleteParams, Patch, PatchParams};
+use serde_json::{Value, json};
+
+use crate::support::world::World;
+
+const HOST: &str = "123456789012.dkr.ecr.eu-west-1.amazonaws.com";
+
+fn document(secret: &Secret) -> Value {
+    let data = secret.data.as_ref().and_then(|data| data.get(".dockerconfigjson"));
+    data.map_or(Value::Null, |text| serde_json::from_slice(&text.0).unwrap())
+}
+
+fn has_ours(secret: &Secret) -> bool {
+    document(secret)["auths"][HOST]["auth"].is_string()
+}
+
+fn foreign(world: &World, text: &str) -> Value {
+    json!({
+        "apiVersion": "v1", "kind": "Secret", "type": "kubernetes.io/dockerconfigjson",
+        "metadata": {"name": "shared", "namespace": world.namespace, "labels": {"theirs": "yes"}},
+        "data": {".dockerconfigjson": BASE64_STANDARD.encode(text)},
+    })
+}
+
+async fn merge(world: &World, name: &str) {
+    world.pull_secret(name, json!({"secretName": "shared", "mergePolicy": "Merge"})).await;
+}
+
+async fn edit(world: &World, text: &Value) {
+    let patch = Patch::Merge(json!({"data": {".dockerconfigjson": BASE64_STANDARD.encode(text.to_string())}}));
+    world.api::<Secret>().patch("shared", &PatchParams::default(), &patch).await.unwrap();
+}
+
+#[tokio::test]
+async fn our_entry_lives_beside_those_of_others_and_goes_with_the_object() {
+    let world = World::new("merge").await;
+    let text = r#"{"credHelpers":{"a":"b"},"auths":{"example.com":{"auth":"eDp5"}}}"#;
+    world.apply(&foreign(&world, text)).await;
+    let secrets: Api<Secret> = world.api();
+    let before = secrets.get("shared").await.unwrap();
+    merge(&world, "pull").await;
+    let object = world.pull_secret_says("pull", "True", "Ready").await;
+    assert!(!object.metadata.finalizers.unwrap_or_default().is_empty(), "always: there is something to take out");
+    let with = secrets.get("shared").await.unwrap();
+    assert!(has_ours(&with));
+    assert_eq!(with.metadata.uid, before.metadata.uid);
+    assert_eq!(with.metadata.owner_references, None, "it is theirs");
+    assert_eq!(document(&with)["auths"]["example.com"]["auth"], "eDp5");
+
+    world.delete(&world.api::<EcrPullSecret>(), "pull").await;
+    let left = secrets.get("shared").await.unwrap();
+    assert_eq!(left.data, before.data, "to the byte");
+    assert_eq!(left.metadata.labels, before.metadata.labels);
+    assert_eq!(left.metadata.annotations.unwrap_or_default().len(), 0);
+}
+
+#[tokio::test]
+async fn whatever_others_write_meanwhile_stays_and_our_entry_is_put_back_without_asking_aws() {
+    let world = World::new("merge-edit").await;
+    world.apply(&foreign(&world, r#"{"auths":null}"#)).await;
+    merge(&world, "pull").await;
+    world.pull_secret_says("pull", "True", "Ready").await;
+    let secrets: Api<Secret> = world.api();
+    for round in 0..5 {
+        let theirs = json!({"auths": {format!("host-{round}.example"): {"auth": "eDp5"}}, "HttpHeaders": {"n": round}});
+        edit(&world, &theirs).await;
+        let repaired = world.until(&secrets, "shared", "repaired", has_ours).await;
+        let mut left = document(&repaired);
+        left["auths"].as_object_mut().unwrap().remove(HOST);
+        assert_eq!(left, theirs, "nothing of theirs is lost");
+    }
+    // An apply of all of it by its owner takes nothing of ours away for long, nor does a replacement.
+    secrets.delete("shared", &DeleteParams::default()).await.unwrap();
+    world.apply(&foreign(&world, "{}")).await;
+    world.until(&secrets, "shared", "merged into the new one", has_ours).await;
+    assert_eq!(world.ecr.calls_of("GetAuthorizationToken").len(), 1, "all from the token at hand");
+    world.pull_secret_says("pull", "True", "Ready").await;
+}
+
+#[tokio::test]
+async fn an_entry_is_renewed_where_it_is() {
+    let world = World::new("merge-renew").await;
+    world.ecr.set_token_lifetime(std::time::Duration::from_secs(6));
+    world.apply(&foreign(&world, r#"{"auths":{"example.com":{"auth":"eDp5"}}}"#)).await;
+    merge(&world, "pull").await;
+    world.pull_secret_says("pull", "True", "Ready").await;
+    let secrets: Api<Secret> = world.api();
+    let auth = |secret: &Secret| document(secret)["auths"][HOST]["auth"].as_str().map(str::to_owned);
+    let mut last = auth(&secrets.get("shared").await.unwrap());
+    for _ in 0..2 {
+        let renewed = world.until(&secrets, "shared", "renewed", |secret: &Secret| auth(secret) != last).await;
+        assert_eq!(document(&renewed)["auths"]["example.com"]["auth"], "eDp5");
+        last = auth(&renewed);
+    }
+}
+
+#[tokio::test]
+async fn a_secret_that_is_not_there_is_made_and_goes_when_nothing_foreign_is_in_it() {
+    let world = World::new("merge-new").await;
+    let secrets: Api<Secret> = world.api();
+    merge(&world, "pull").await;
+    world.pull_secret_says("pull", "True", "Ready").await;
+    let made = secrets.get("shared").await.unwrap();
+    assert!(has_ours(&made));
+    assert_eq!(made.type_.as_deref(), Some("kubernetes.io/dockerconfigjson"));
+    // Deleted by somebody, it comes back.
+    secrets.delete("shared", &DeleteParams::default()).await.unwrap();
+    let other = |secret: &Secret| has_ours(secret) && secret.metadata.uid != made.metadata.uid;
+    world.until(&secrets, "shared", "back", other).await;
+    world.delete(&world.api::<EcrPullSecret>(), "pull").await;
+    world.until_gone(&secrets, "shared").await;
+
+    merge(&world, "again").await;
+    world.pull_secret_says("again", "True", "Ready").await;
+    let mut theirs = document(&secrets.get("shared").await.unwrap());
+    theirs["auths"]["example.com"] = json!({"auth": "eDp5"});
+    edit(&world, &theirs).await;
+    world.delete(&world.api::<EcrPullSecret>(), "again").await;
+    let left = secrets.get("shared").await.unwrap();
+    assert_eq!(document(&left), json!({"auths": {"example.com": {"auth": "eDp5"}}}));
+}
+
+#[tokio::test]
+async fn several_objects_share_a_secret_and_a_host_belongs_to_one() {
+    let world = World::new("merge-both").await;
+    let entry = |hosts: &str| json!([{"registryRef": {"name": world.registry}, "hosts": [hosts]}]);
+    let spec = |hosts: &str| json!({"secretName": "shared", "mergePolicy": "Merge", "registries": entry(hosts)});
+    for (name, hosts) in [("classic", "Classic"), ("dual", "DualStack"), ("late", "Classic")] {
+        let mut object = json!({"apiVersion": "ecr-operator.dev/v1alpha1", "kind": "EcrPullSecret", "metadata": {"name": name, "namespace": world.namespace}});
+        object["spec"] = spec(hosts);
+        world.apply(&object).await;
+        if name != "late" {
+            world.pull_secret_says(name, "True", "Ready").await;
+        }
+    }
+    let refused = world.pull_secret_says("late", "False", "Conflict").await;
+    let told = refused.status.unwrap().conditions[0].message.clone();
+    assert!(told.contains(&format!("EcrPullSecret {}/classic", world.namespace)) && told.contains(HOST), "{told}");
+    let secrets: Api<Secret> = world.api();
+    assert_eq!(document(&secrets.get("shared").await.unwrap())["auths"].as_object().unwrap().len(), 2);
+    // Whoever waits for it gets it when it is free.
+    world.delete(&world.api::<EcrPullSecret>(), "classic").await;
+    world.pull_secret_says("late", "True", "Ready").await;
+    world.pull_secret_says("dual", "True", "Ready").await;
+    assert_eq!(document(&secrets.get("shared").await.unwrap())["auths"].as_object().unwrap().len(), 2);
+}
+
+#[tokio::test]
+async fn what_cannot_be_merged_into_is_left_as_it_is_and_told_by_name() {
+    let world = World::new("merge-refused").await;
+    let taken = format!(r#"{{"auths":{{"{HOST}":{{"auth":"theirs"}}}}}}"#);
+    let mut immutable = foreign(&world, "{}");
+    immutable["immutable"] = json!(true);
+    let mut opaque = foreign(&world, "{}");
+    opaque["type"] = json!("Opaque");
+    let large = format!(r#"{{"x":"{}"}}"#, "x".repeat(1_048_000));
+    let secrets: Api<Secret> = world.api();
+    for (secret, reason, why) in [
+        (opaque, "SecretConflict", "its type is Opaque"),
+        (immutable, "SecretConflict", "immutable: true"),
+        (foreign(&world, r#"{"auths":["x"]}"#), "SecretConflict", "`auths` isn't a JSON object"),
+        (foreign(&world, &taken), "SecretConflict", HOST),
+        (foreign(&world, &large), "Invalid", "a Secret holds 1048576"),
+    ] {
+        world.apply(&secret).await;
+        let before = secrets.get("shared").await.unwrap();
+        merge(&world, "pull").await;
+        let told = world.pull_secret_says("pull", "False", reason).await.status.unwrap().conditions[0].message.clone();
+        assert!(told.contains(why) && !told.contains("theirs"), "{told}");
+        assert_eq!(secrets.get("shared").await.unwrap(), before);
+        world.delete(&world.api::<EcrPullSecret>(), "pull").await;
+        assert_eq!(secrets.get("shared").await.unwrap(), before);
+        world.delete(&secrets, "shared").await;
+    }
+}
+
+#[tokio::test]
+async fn how_a_secret_is_shared_cannot_change() {
+    let world = World::new("merge-fixed").await;
+    merge(&world, "pull").await;
+    let api: Api<EcrPullSecret> = world.api();
+    for spec in [
+        json!({"mergePolicy": "Own"}),
+        json!({"mergePolicy": "Own", "format": "Template", "secretTemplate": {"data": {"a": "{password}"}}}),
+    ] {
+        let refused =
+            api.patch("pull", &PatchParams::default(), &Patch::Merge(json!({"spec": spec}))).await.unwrap_err();
+        assert!(refused.to_string().contains("can't change"), "{refused}");
+    }
+}
