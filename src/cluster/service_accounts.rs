@@ -6,7 +6,8 @@
 use std::collections::BTreeMap;
 
 use k8s_openapi::api::core::v1::{LocalObjectReference, ServiceAccount};
-use kube::api::{Patch, PatchParams};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ManagedFieldsEntry;
+use kube::api::{ListParams, Patch, PatchParams};
 use kube::{Api, Client, ResourceExt};
 use serde_json::json;
 
@@ -18,6 +19,9 @@ const ADDED: &str = "ecr-operator.dev/image-pull-secrets";
 pub struct ServiceAccounts {
     client: Client,
 }
+
+/// The field manager of what is written: told apart from whoever reverts it.
+const WRITER: &str = "ecr-operator";
 
 /// What a pull secret wants of a ServiceAccount.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -33,6 +37,21 @@ impl ServiceAccounts {
     #[must_use]
     pub fn new(client: Client) -> Self {
         Self { client }
+    }
+
+    /// Whether `account` isn't as it is wished.
+    #[must_use]
+    pub fn differs(account: &ServiceAccount, wish: &Wish<'_>) -> bool {
+        changed(account, wish).is_some()
+    }
+
+    /// Who wrote the ServiceAccount last, besides us: the owner of its `imagePullSecrets` if there is one.
+    pub async fn last_writer(&self, account: &ServiceAccount) -> Option<String> {
+        let api: Api<ServiceAccount> = Api::namespaced(self.client.clone(), &account.namespace().unwrap_or_default());
+        // The watch keeps no managedFields; a list needs no right that the watch doesn't need as well.
+        let by_name = ListParams::default().fields(&format!("metadata.name={}", account.name_any()));
+        let found = api.list_metadata(&by_name).await.ok()?.items.into_iter().next()?;
+        last_writer(found.managed_fields()).map(str::to_owned)
     }
 
     /// Brings it about, if it isn't so. Returns whether something was written.
@@ -53,8 +72,18 @@ impl ServiceAccounts {
             "imagePullSecrets": list,
         });
         let api: Api<ServiceAccount> = Api::namespaced(self.client.clone(), &account.namespace().unwrap_or_default());
-        api.patch_metadata(&account.name_any(), &PatchParams::default(), &Patch::Merge(patch)).await.map(|_| true)
+        let params = PatchParams { field_manager: Some(WRITER.to_owned()), ..PatchParams::default() };
+        api.patch_metadata(&account.name_any(), &params, &Patch::Merge(patch)).await.map(|_| true)
     }
+}
+
+fn last_writer(fields: &[ManagedFieldsEntry]) -> Option<&str> {
+    let owns_list = |entry: &&ManagedFieldsEntry| {
+        entry.fields_v1.as_ref().is_some_and(|fields| fields.0.get("f:imagePullSecrets").is_some())
+    };
+    let others = || fields.iter().filter(|entry| entry.manager.as_deref() != Some(WRITER));
+    let newest = others().max_by_key(|entry| entry.time.as_ref().map(|time| time.0));
+    others().find(owns_list).or(newest)?.manager.as_deref()
 }
 
 type Added = BTreeMap<String, String>;
@@ -153,5 +182,18 @@ mod tests {
     fn a_list_that_was_set_back_gets_our_name_again() {
         let (list, _) = changed(&account(&[], Some("ecr-pull=u1")), &WISH).unwrap();
         assert_eq!(names(&list), ["ecr-pull"]);
+    }
+
+    #[test]
+    fn who_reverts_is_read_off_the_managed_fields() {
+        let fields = |entries: serde_json::Value| serde_json::from_value::<Vec<ManagedFieldsEntry>>(entries).unwrap();
+        let list = json!({"f:imagePullSecrets": {}});
+        let entry = |manager: &str, time: &str, fields: &serde_json::Value| json!({"manager": manager, "operation": "Apply", "time": time, "fieldsV1": fields});
+        let (early, late) = ("2026-01-01T00:00:00Z", "2026-01-02T00:00:00Z");
+        let owner = fields(json!([entry("argocd", early, &list), entry("kubectl-label", late, &json!({}))]));
+        assert_eq!(last_writer(&owner), Some("argocd"));
+        let none = fields(json!([entry("a", early, &json!({})), entry("kubectl-replace", late, &json!({}))]));
+        assert_eq!(last_writer(&none), Some("kubectl-replace"));
+        assert_eq!(last_writer(&fields(json!([entry("ecr-operator", late, &list)]))), None);
     }
 }

@@ -16,6 +16,7 @@ use crate::api::{ClusterEcrPullSecret, EcrPullSecret, EcrRegistry, EcrRepository
 use crate::aws::{Clocks, RegistryClient, Snapshots, Tokens};
 use crate::cluster::{Events, MergedSecrets, Statuses};
 use crate::controller::checks::Checks;
+use crate::controller::contests::Contests;
 use crate::controller::pull_secret_verify::Verified;
 use crate::controller::registries::Registries;
 use crate::core::backoff;
@@ -80,6 +81,8 @@ pub struct Context {
     pub attempts: Attempts,
     /// When new tokens were asked for.
     pub renewals: Renewals,
+    /// Over ServiceAccounts.
+    pub contests: Contests,
     /// Namespaces that pull secrets can't serve.
     pub failing: FailingNamespaces,
     /// When repositories were last checked.

@@ -2,6 +2,7 @@
 
 mod annotations;
 mod checks;
+mod contests;
 mod context;
 mod deletion;
 mod drift;

@@ -45,6 +45,8 @@ pub struct Served {
     pub(super) tokens: Tokens,
     /// Somebody else wrote at the same time.
     pub again_soon: bool,
+    /// When to look at what somebody keeps undoing.
+    look_at: Option<Timestamp>,
     /// Why a registry doesn't let the tokens read what is to be verified, and whether it once did.
     pub(super) unverified: Option<(Problem, bool)>,
 }
@@ -64,6 +66,12 @@ impl Served {
     pub fn fail(&mut self, namespace: String, problem: Problem) {
         self.unready.extend(self.ready.remove(&namespace));
         self.failed.insert(namespace, problem);
+    }
+
+    /// A namespace where somebody keeps undoing what is done, and is left alone until then.
+    pub fn contested(&mut self, namespace: String, until: Timestamp, problem: Problem) {
+        self.look_at = Some(self.look_at.map_or(until, |at| at.min(until)));
+        self.fail(namespace, problem);
     }
 
     /// Whether the namespace is wanted and only just now not served.
@@ -327,7 +335,7 @@ fn soonest(served: &Served, retry: Option<Duration>, now: Timestamp) -> Duration
     let renewals = served.marks().map(|marks| marks.refresh_at);
     let turns = served.first_to_end().into_iter().flat_map(|marks| turns(marks.life));
     let retries = served.failures().map(|(_, at)| *at);
-    let due = renewals.chain(turns).chain(retries).filter_map(|at| until(at, now)).min();
+    let due = renewals.chain(turns).chain(retries).chain(served.look_at).filter_map(|at| until(at, now)).min();
     let soon = served.again_soon.then_some(SOON);
     [due, retry, soon].into_iter().flatten().min().unwrap_or(Duration::from_hours(1))
 }

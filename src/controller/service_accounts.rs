@@ -1,6 +1,9 @@
 //! The ServiceAccounts of a pull secret's namespaces: our name in their `imagePullSecrets` where it is wanted, and gone
 //! where it no longer is.
 
+use std::collections::BTreeSet;
+
+use jiff::Timestamp;
 use k8s_openapi::api::core::v1::ServiceAccount;
 use kube::api::ListParams;
 use kube::{Api, ResourceExt};
@@ -11,6 +14,7 @@ use crate::controller::context::Context;
 use crate::controller::pull_secret_kind::PullSecret;
 use crate::controller::pull_secret_parse::Desired;
 use crate::controller::pull_secret_status::Served;
+use crate::core::contest::Turn;
 use crate::core::reason::{Problem, Reason};
 
 /// Adds the name where its Secret is there, and takes it out where this object once added it and no longer wants it.
@@ -25,26 +29,55 @@ pub(super) async fn bring_about<K: PullSecret>(object: &K, context: &Context, de
     let concerns =
         |account: &ServiceAccount| owner.namespace.is_none() || account.metadata.namespace == owner.namespace;
     let writer = ServiceAccounts::new(context.client.clone());
+    // As it stands now: one account that can't be served holds back no other.
+    let ready: BTreeSet<_> = served.ready.keys().cloned().collect();
     for account in context.stores.service_accounts.state_filter(concerns) {
         let namespace = account.namespace().unwrap_or_default();
         if desired.is_frozen(&namespace) {
             continue;
         }
-        let in_use = wanted(&account.name_any()) && served.ready.contains_key(&namespace);
+        let in_use = wanted(&account.name_any()) && ready.contains(&namespace);
         if !in_use && (!is_marked(&account, &owner.uid) || served.is_held_up(&namespace)) {
             continue;
         }
         let wish = Wish { owner_uid: &owner.uid, secret: in_use.then_some(desired.name.as_str()) };
-        match writer.apply(&account, &wish).await {
-            Ok(_) => {}
-            Err(error) if is_not_found(&error) => {}
-            Err(error) if is_conflict(&error) => served.again_soon = true,
-            Err(error) => {
-                let message = format!("ServiceAccount {}: {}", account.name_any(), words(&error));
-                served.fail(namespace, Problem::new(Reason::Transient, message));
+        match turn(context, &account, &wish) {
+            None | Some(Turn::Settling) => {}
+            Some(Turn::Pause(until)) => {
+                let who = writer.last_writer(&account).await.unwrap_or_else(|| "somebody".to_owned());
+                served.contested(namespace, until, contested(&account, &desired.name, &who, until));
             }
+            Some(Turn::Write) => match writer.apply(&account, &wish).await {
+                Ok(_) => context.contests.wrote(&owner.uid, &account, Timestamp::now()),
+                Err(error) if is_not_found(&error) => {}
+                Err(error) if is_conflict(&error) => served.again_soon = true,
+                Err(error) => {
+                    let message = format!("ServiceAccount {}: {}", account.name_any(), words(&error));
+                    served.fail(namespace, Problem::new(Reason::Transient, message));
+                }
+            },
         }
     }
+}
+
+/// What to do about an account; `None` where it is as wished. Taking our name out is no contest: nobody puts it back.
+fn turn(context: &Context, account: &ServiceAccount, wish: &Wish<'_>) -> Option<Turn> {
+    let now = Timestamp::now();
+    match (ServiceAccounts::differs(account, wish), wish.secret) {
+        (true, Some(_)) => Some(context.contests.differs(wish.owner_uid, account, now)),
+        (true, None) => Some(Turn::Write),
+        (false, _) => context.contests.is_right(wish.owner_uid, account, now).map(Turn::Pause),
+    }
+}
+
+fn contested(account: &ServiceAccount, secret: &str, who: &str, until: Timestamp) -> Problem {
+    Problem::new(
+        Reason::Contested,
+        format!(
+            "ServiceAccount {}: {who} keeps taking {secret} out of its imagePullSecrets; add it to what {who} applies, or take the ServiceAccount out of spec.serviceAccounts. Next look at {until:.0}",
+            account.name_any()
+        ),
+    )
 }
 
 /// Takes the name out wherever this object added it: as the API server has it now, since the cache may lag behind what was

@@ -21,6 +21,7 @@ use crate::api::{ClusterEcrPullSecret, EcrPullSecret, EcrRegistry, EcrRepository
 use crate::aws::{Clocks, RegistryClient, SessionOptions, Snapshots, Tokens};
 use crate::cluster::{AccessKeys, Events, Gone, MergedSecrets, Statuses};
 use crate::controller::checks::Checks;
+use crate::controller::contests::Contests;
 use crate::controller::context::{Attempts, Changes, Context, FailingNamespaces, RegistryChange, Renewals};
 use crate::controller::pull_secret_verify::Verified;
 use crate::controller::registries::Registries;
@@ -107,6 +108,7 @@ pub async fn run(
         statuses: Statuses::default(),
         attempts: Attempts::default(),
         renewals: Renewals::default(),
+        contests: Contests::default(),
         failing: FailingNamespaces::default(),
         checks: Checks::new(Timestamp::now()),
         snapshots: Snapshots::default(),
@@ -255,6 +257,7 @@ async fn forget(mut deletions: mpsc::UnboundedReceiver<(String, Gone)>, context:
         context.checks.forget(&gone.uid);
         context.renewals.forget(&gone.uid);
         context.verified.forget(&gone.uid);
+        context.contests.forget(&gone.uid);
         context.failing.forget(&gone.uid);
         context.merged_secrets.forget(&gone.uid);
         context.metrics.pull_secret_gone(&kind, &gone.namespace, &gone.name);

@@ -5,6 +5,7 @@
 pub mod access;
 pub mod backoff;
 pub mod conditions;
+pub mod contest;
 pub mod glob;
 pub mod hosts;
 pub mod lifecycle;

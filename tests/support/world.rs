@@ -387,6 +387,7 @@ fn plural(kind: &str) -> String {
     match kind {
         "EcrRegistry" => "ecrregistries".to_owned(),
         "EcrRepository" => "ecrrepositories".to_owned(),
+        "ValidatingAdmissionPolicy" => "validatingadmissionpolicies".to_owned(),
         other => format!("{}s", other.to_lowercase()),
     }
 }
