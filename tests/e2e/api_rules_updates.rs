@@ -54,7 +54,9 @@ async fn of_a_pull_secret() {
     let changes: &[Change] = &[
         ("secretName: a", "secretName: b", None),
         ("serviceAccounts: [default]", "access: Push", None),
-        ("mergePolicy: Merge", "format: Template, secretTemplate: {data: {a: b}}", None),
+        ("mergePolicy: Merge", "", Some(("spec", "mergePolicy can't change"))),
+        ("", "format: Template, secretTemplate: {data: {a: b}}", Some(("spec", "format can't change"))),
+        ("secretTemplate: {labels: {a: b}}", "", None),
     ];
     try_changes("EcrPullSecret", changes).await;
 }

@@ -179,18 +179,3 @@ async fn what_cannot_be_merged_into_is_left_as_it_is_and_told_by_name() {
         world.delete(&secrets, "shared").await;
     }
 }
-
-#[tokio::test]
-async fn how_a_secret_is_shared_cannot_change() {
-    let world = World::new("merge-fixed").await;
-    merge(&world, "pull").await;
-    let api: Api<EcrPullSecret> = world.api();
-    for spec in [
-        json!({"mergePolicy": "Own"}),
-        json!({"mergePolicy": "Own", "format": "Template", "secretTemplate": {"data": {"a": "{password}"}}}),
-    ] {
-        let refused =
-            api.patch("pull", &PatchParams::default(), &Patch::Merge(json!({"spec": spec}))).await.unwrap_err();
-        assert!(refused.to_string().contains("can't change"), "{refused}");
-    }
-}
