@@ -16,7 +16,7 @@ pub use events::{Events, What};
 pub use merged_secrets::MergedSecrets;
 pub use secrets::{Applied, Data, SecretWriter, foreign};
 pub use service_accounts::{ServiceAccounts, Wish, is_marked};
-pub use stores::{Change, Gone, Relevant, watch};
+pub use stores::{Change, Gone, Relevant, watch, watch_metadata};
 pub use writes::{Statuses, set_finalizer};
 
 /// Whether the API server says that the object isn't there.

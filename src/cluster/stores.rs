@@ -6,8 +6,8 @@ use std::fmt::Debug;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 
-use futures::StreamExt;
-use kube::core::{DeserializeGuard, ObjectMeta};
+use futures::{Stream, StreamExt};
+use kube::core::{DeserializeGuard, ObjectMeta, PartialObjectMeta};
 use kube::runtime::WatchStreamExt;
 use kube::runtime::reflector::Store;
 use kube::runtime::reflector::store::Writer;
@@ -34,15 +34,40 @@ pub fn watch<K>(
     api: Api<DeserializeGuard<K>>,
     config: watcher::Config,
     prune: impl Fn(&mut K) + Send + 'static,
-    mut on: impl FnMut(Change<'_, K>) + Send + 'static,
+    on: impl FnMut(Change<'_, K>) + Send + 'static,
 ) -> (Store<K>, impl Future<Output = ()> + Send)
 where
     K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + Sync + 'static,
 {
+    let events = watcher(api, config).default_backoff();
+    keep(events.filter_map(move |event| std::future::ready(event.map(|event| readable(event, &prune)).transpose())), on)
+}
+
+/// The same for the metadata of objects: the API server is asked for nothing else. A guard around the type would undo that:
+/// it hides from the client what it guards.
+pub fn watch_metadata<K>(
+    api: Api<PartialObjectMeta<K>>,
+    config: watcher::Config,
+    prune: impl Fn(&mut PartialObjectMeta<K>) + Send + 'static,
+    on: impl FnMut(Change<'_, PartialObjectMeta<K>>) + Send + 'static,
+) -> (Store<PartialObjectMeta<K>>, impl Future<Output = ()> + Send)
+where
+    K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + Sync + 'static,
+{
+    keep(watcher(api, config).default_backoff().modify(prune), on)
+}
+
+fn keep<K>(
+    events: impl Stream<Item = Result<Event<K>, watcher::Error>> + Send,
+    mut on: impl FnMut(Change<'_, K>) + Send + 'static,
+) -> (Store<K>, impl Future<Output = ()> + Send)
+where
+    K: Resource<DynamicType = ()> + Clone + Send + Sync + 'static,
+{
     let mut writer = Writer::<K>::new(());
     let store = writer.as_reader();
     let task = async move {
-        let mut events = Box::pin(watcher(api, config).default_backoff());
+        let mut events = Box::pin(events);
         while let Some(event) = events.next().await {
             let event = match event {
                 Ok(event) => event,
@@ -51,7 +76,6 @@ where
                     continue;
                 }
             };
-            let Some(event) = readable(event, &prune) else { continue };
             writer.apply_watcher_event(&event);
             match &event {
                 Event::Apply(object) => on(Change::Seen(object)),
@@ -152,8 +176,6 @@ fn gone<K: Resource>(object: &K) -> Gone {
 
 #[cfg(test)]
 mod tests {
-    use kube::core::PartialObjectMeta;
-
     use super::*;
 
     fn object(

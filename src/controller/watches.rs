@@ -13,7 +13,7 @@ use tokio::sync::{broadcast, mpsc};
 use tokio::task::JoinSet;
 
 use crate::api::{ClusterEcrPullSecret, EcrPullSecret, EcrRegistry, EcrRepository, OWNER_UID};
-use crate::cluster::{Change, Gone, Relevant, watch};
+use crate::cluster::{Change, Gone, Relevant, watch, watch_metadata};
 use crate::controller::context::{RegistryChange, Stores};
 use crate::controller::triggers::{Dependants, Triggers, ask};
 use crate::core::pull_secret::prune;
@@ -46,17 +46,17 @@ pub fn stores(
     };
 
     let ask = dependants.clone();
-    let api: Api<DeserializeGuard<PartialObjectMeta<Namespace>>> = Api::all(client.clone());
-    let (namespaces, task) = watch(api, all(), drop_managed_fields, move |change| match change {
+    let api: Api<PartialObjectMeta<Namespace>> = Api::all(client.clone());
+    let (namespaces, task) = watch_metadata(api, all(), drop_managed_fields, move |change| match change {
         Change::Seen(namespace) | Change::Gone(namespace) => ask.of_namespace(namespace),
         Change::Relisted => ask.all(),
     });
     tasks.spawn(named(task, "watch of namespaces"));
 
     let ask = dependants.clone();
-    let api: Api<DeserializeGuard<PartialObjectMeta<KubeSecret>>> = Api::all(client.clone());
+    let api: Api<PartialObjectMeta<KubeSecret>> = Api::all(client.clone());
     // managedFields tell who wrote the data, which itself is never read.
-    let (secrets, task) = watch(
+    let (secrets, task) = watch_metadata(
         api,
         all().labels(OWNER_UID),
         |secret| prune(&mut secret.metadata),

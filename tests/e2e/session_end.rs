@@ -10,8 +10,9 @@ use local_ecr::Config;
 use serde_json::json;
 
 use crate::support::cluster::Cluster;
-use crate::support::operator::{NAMESPACE, Operator};
-use crate::support::world::{ACCOUNT, PATIENCE, REGION, World};
+use crate::support::operator::Operator;
+use crate::support::pod_identity::PodIdentity;
+use crate::support::world::{PATIENCE, REGION, World};
 
 /// Of a session: an hour where roles are chained at AWS.
 const SESSION: Duration = Duration::from_secs(8);
@@ -28,34 +29,16 @@ async fn tokens_are_tried_after_their_session_and_then_trusted_or_renewed_in_tim
     // Its namespace and ServiceAccount are there once an operator was.
     Operator::start(&cluster, "installer").await.stop();
     let world = World::bare(&cluster, "session", Config::default()).await;
-    let trust = json!({"Version": "2012-10-17", "Statement": [{"Effect": "Allow", "Principal": {"Service": "pods.eks.amazonaws.com"}, "Action": ["sts:AssumeRole", "sts:TagSession"]}]});
-    let all = json!({"Version": "2012-10-17", "Statement": [{"Effect": "Allow", "Action": "*", "Resource": "*"}]});
-    let role = format!("arn:aws:iam::{ACCOUNT}:role/operator");
-    let seed = json!({"accounts": [{
-        "id": ACCOUNT,
-        "roles": [{"name": "operator", "trust": trust, "policies": [all]}],
-        "podIdentities": [{"namespace": NAMESPACE, "serviceAccount": "ecr-operator", "roleArn": role}],
-    }]});
-    world.ecr.seed(&serde_json::from_value(seed).unwrap()).unwrap();
+    let pod = PodIdentity::associate(&cluster, &world).await;
     world.ecr.set_session_lifetime(Some(SESSION));
 
-    let audience = ["create", "token", "ecr-operator", "-n", NAMESPACE, "--audience", "pods.eks.amazonaws.com"];
-    let token = cluster.kubectl(&audience, "").await;
-    assert!(token.ok, "{}", token.text);
-    let file = cluster.directory().join("pod-identity-token");
-    std::fs::write(&file, token.text.trim()).unwrap();
-    let agent = format!("{}/_local/pod-identity", world.ecr.url());
-    let environment = [
-        ("AWS_CONTAINER_CREDENTIALS_FULL_URI", agent.as_str()),
-        ("AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE", file.to_str().unwrap()),
-    ];
     world.apply(&json!({"apiVersion": "ecr-operator.dev/v1alpha1", "kind": "EcrRegistry", "metadata": {"name": world.registry}, "spec": {
         "region": REGION, "endpoint": {"url": world.ecr.url()}, "identity": {"ambient": {}}, "pull": {"scopeTokens": "Never"},
         "allow": [{"namespaces": {}, "pull": ["*"]}],
     }})).await;
     let secrets: Api<Secret> = world.api();
 
-    let first = Operator::start_with(&cluster, "trusting", &environment).await;
+    let first = Operator::start_with(&cluster, "trusting", &pod.environment()).await;
     world.pull_secret("pull", json!({})).await;
     world.pull_secret_says("pull", "True", "Ready").await;
     let tried = world.ecr.wait_for_call(PATIENCE, |call| call.operation == "Ping").await;
@@ -72,7 +55,7 @@ async fn tokens_are_tried_after_their_session_and_then_trusted_or_renewed_in_tim
     world.ecr.tokens_end_with_session(true);
     secrets.delete("pull", &DeleteParams::default()).await.unwrap();
     world.ecr.clear_calls();
-    let _second = Operator::start_with(&cluster, "learning", &environment).await;
+    let _second = Operator::start_with(&cluster, "learning", &pod.environment()).await;
     world.event("pull", "TokenEndedWithSession").await;
     let short = |secret: &Secret| life_seconds(secret) <= SESSION.as_secs().try_into().unwrap();
     world.until(&secrets, "pull", "ending with its session", short).await;

@@ -4,4 +4,6 @@ pub mod api;
 pub mod cluster;
 pub mod moto;
 pub mod operator;
+pub mod pod_identity;
+pub mod proxy;
 pub mod world;

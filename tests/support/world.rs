@@ -5,7 +5,7 @@ use std::fmt::Debug;
 use std::future::Future;
 use std::time::Duration;
 
-use ecr_operator::api::{EcrPullSecret, EcrRegistry, EcrRepository};
+use ecr_operator::api::{ClusterEcrPullSecret, EcrPullSecret, EcrRegistry, EcrRepository};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::api::{Api, DeleteParams, ListParams, Patch, PatchParams};
 use kube::core::NamespaceResourceScope;
@@ -242,6 +242,17 @@ impl World {
             ready_is(conditions, object.metadata.generation, status, reason)
         };
         self.until(&self.api(), name, &format!("Ready={status} {reason}"), says).await
+    }
+
+    /// Waits until the cluster-wide pull secret's Secrets are counted so: it may be many.
+    pub async fn secrets_are(&self, name: &str, count: &str, patience: Duration) -> ClusterEcrPullSecret {
+        let api: Api<ClusterEcrPullSecret> = Api::all(self.client.clone());
+        let counted = |object: Option<&ClusterEcrPullSecret>| {
+            let status = object.and_then(|object| object.status.as_ref());
+            status.is_some_and(|status| status.secrets.as_deref() == Some(count))
+        };
+        let reached = tokio::time::timeout(patience, await_condition(api, name, counted)).await;
+        reached.unwrap_or_else(|_| panic!("never {count} Secrets; AWS was asked:\n{}", self.asked())).unwrap().unwrap()
     }
 
     /// Waits until the registry's Ready says this.
