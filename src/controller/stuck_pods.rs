@@ -239,3 +239,20 @@ impl Task {
         self.events.tell_of(wanted.about.clone(), &What::done("StuckPodEvicted", note)).await;
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn without_the_right_whoever_asks_for_it_is_told_which_value_to_set() {
+        let (stuck_pods, inbox) = StuckPods::new();
+        let wanted = Wanted { wish: Wish::default(), about: ObjectReference::default() };
+        assert_eq!(stuck_pods.want("u", Some(&wanted)), None);
+        *inbox.forbidden.lock().unwrap() = true;
+        let told = stuck_pods.want("u", Some(&wanted)).unwrap();
+        assert_eq!(told.reason, Reason::Denied);
+        assert!(told.message.contains("restartStuckPods.enabled=true"), "{told}");
+        assert_eq!(stuck_pods.want("u", None), None);
+    }
+}
