@@ -82,11 +82,14 @@ pub trait PullSecret: Resource<DynamicType = ()> + Clone + Debug + DeserializeOw
     fn not_implemented(&self) -> Result<(), Problem> {
         let spec = self.common();
         let narrowed = spec.registries.iter().flatten().any(|entry| entry.repositories.is_some());
-        let fields: Vec<_> =
-            [(spec.access == TokenAccess::Push, "access: Push"), (narrowed, "registries[].repositories")]
-                .into_iter()
-                .filter_map(|(set, field)| set.then_some(field))
-                .collect();
+        let fields: Vec<_> = [
+            (spec.access == TokenAccess::Push, "access: Push"),
+            (spec.restart_stuck_pods == Some(true), "restartStuckPods"),
+            (narrowed, "registries[].repositories"),
+        ]
+        .into_iter()
+        .filter_map(|(set, field)| set.then_some(field))
+        .collect();
         if fields.is_empty() {
             return Ok(());
         }

@@ -45,8 +45,6 @@ pub struct Served {
     pub(super) tokens: Tokens,
     /// Somebody else wrote at the same time.
     pub again_soon: bool,
-    /// What keeps the operator from doing all that is asked for beside the Secrets.
-    pub hindrance: Option<Problem>,
     /// When to look at what somebody keeps undoing.
     look_at: Option<Timestamp>,
     /// Why a registry doesn't let the tokens read what is to be verified, and whether it once did.
@@ -82,9 +80,9 @@ impl Served {
         self.failed.contains_key(namespace)
     }
 
-    /// What is in the Secrets, each once, with the fingerprint of its tokens.
+    /// What is in the Secrets, each once, with the lives of its tokens.
     pub(super) fn contents<'a>(&self, desired: &'a Desired) -> BTreeMap<&'a str, (&'a Variant, String)> {
-        let there = |namespace: &String| self.ready.get(namespace).map(|marks| marks.tokens.clone());
+        let there = |namespace: &String| self.ready.get(namespace).map(|marks| marks.tokens.as_str().to_owned());
         let held = desired.allowed.iter().filter_map(|(namespace, variant)| Some((variant, there(namespace)?)));
         held.map(|(variant, tokens)| (variant.content.as_str(), (&**variant, tokens))).collect()
     }
@@ -229,9 +227,6 @@ fn verdict(desired: &Desired, served: &Served, now: Timestamp) -> (Verdict, Opti
     if let Some((problem, was_ready)) = &served.unverified {
         return hold(problem.clone(), *was_ready && problem.reason.class() == Class::Retrying);
     }
-    if let Some(problem) = &served.hindrance {
-        return hold(problem.clone(), false);
-    }
     let denied = if desired.denied.is_empty() {
         String::new()
     } else {
@@ -322,13 +317,15 @@ fn registry(
     served: &Served,
 ) -> RegistryStatus {
     let lookups = || logins.iter().filter_map(|login| served.tokens.get(&login.token));
-    let first_to_end = lookups().filter_map(|lookup| lookup.token.as_ref()).map(|token| token.life.expires_at).min();
+    // Of the Secrets that are there: what was told before may be of another process, or lag behind.
+    let held: BTreeSet<_> = served.marks().map(|marks| &marks.tokens).collect();
+    let first_to_end = held.into_iter().filter_map(|lives| lives.end(host)).min();
     let before = old.registries.iter().find(|registry| registry.host == host);
     RegistryStatus {
         host: host.to_owned(),
         caller_arn: logins.first().and_then(|login| desired.caller(login)).map(str::to_owned),
         expires_at: match first_to_end {
-            Some(expires_at) => Some(in_seconds(expires_at).into()),
+            Some(expires_at) => Some(expires_at.into()),
             None => before.and_then(|before| before.expires_at.clone()),
         },
         error: lookups().find_map(|lookup| lookup.failure.as_ref()).map(|(error, _)| error.to_string()),

@@ -16,10 +16,10 @@ use crate::controller::pull_secret_parse::{Desired, Variant};
 use crate::controller::pull_secret_status::{Served, Tokens};
 use crate::core::pull_secret::{
     ContentError, DOCKER_CONFIG_KEY, DOCKER_CONFIG_TYPE, Entries, Login, Marks, OPAQUE_TYPE, SecretOwner, Seen,
-    docker_config, docker_entry, only_one_host, template_data,
+    TokenLives, docker_config, docker_entry, only_one_host, template_data,
 };
 use crate::core::reason::{Problem, Reason};
-use crate::core::token::{Token, fingerprint};
+use crate::core::token::Token;
 
 /// Writes to the API server under way at once, for one object.
 const CONCURRENT_WRITES: usize = 16;
@@ -151,11 +151,10 @@ fn contents<K: PullSecret>(
     };
     let entries: Vec<_> = held.iter().map(|(host, token)| (*host, &**token)).collect();
     let payload = payload(object, variant, &entries)?;
-    let lives = held.iter().map(|(host, token)| format!("{host} {} {}", token.life.issued_at, token.life.expires_at));
     let marks = Marks {
         owner: object.owner(),
         content: variant.content.clone(),
-        tokens: fingerprint(&[&lives.collect::<Vec<_>>().join(",")]),
+        tokens: TokenLives::of(held.iter().map(|(host, token)| (*host, token.life))),
         life: first_to_end.life,
         refresh_at,
     };

@@ -10,7 +10,7 @@ mod template;
 pub use contents::{ContentError, docker_config, docker_entry};
 pub use logins::{Login, Offer, Request, logins};
 pub use merge::{CREATED, Change, Entries, MERGED, Note, merge, note_key, noted, unmerge};
-pub use seen::{Marks, SecretOwner, Seen, prune, writes_data};
+pub use seen::{Marks, SecretOwner, Seen, TokenLives, prune, writes_data};
 pub use template::{only_one_host, template_data};
 
 /// The field manager of everything this operator applies.

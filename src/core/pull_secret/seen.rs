@@ -54,12 +54,39 @@ pub struct Marks {
     pub owner: SecretOwner,
     /// A fingerprint of everything but the tokens: hosts, identities, template.
     pub content: String,
-    /// A fingerprint of when its tokens were issued and end, host by host.
-    pub tokens: String,
+    /// When its tokens were issued and end, host by host.
+    pub tokens: TokenLives,
     /// The life of the token in it that ends first.
     pub life: Life,
     /// When the first of its tokens is to be renewed.
     pub refresh_at: Timestamp,
+}
+
+/// The lives of a Secret's tokens by host, to the second, as text: a status tells them after a restart too.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct TokenLives(String);
+
+impl TokenLives {
+    /// Of these hosts.
+    pub fn of<'a>(lives: impl IntoIterator<Item = (&'a str, Life)>) -> Self {
+        let told = |(host, life): (&str, Life)| {
+            format!("{host} {} {}", life.issued_at.as_second(), life.expires_at.as_second())
+        };
+        Self(lives.into_iter().map(told).collect::<Vec<_>>().join(","))
+    }
+
+    /// When the token for `host` ends; `None` where there is none.
+    #[must_use]
+    pub fn end(&self, host: &str) -> Option<Timestamp> {
+        let life = self.0.split(',').find_map(|entry| entry.strip_prefix(host)?.strip_prefix(' '))?;
+        Timestamp::from_second(life.split_once(' ')?.1.parse().ok()?).ok()
+    }
+
+    /// As it is noted.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
 }
 
 impl Marks {
@@ -71,7 +98,7 @@ impl Marks {
             (OWNER_KIND, self.owner.kind.clone()),
             (OWNER_NAME, self.owner.name.clone()),
             (CONTENT, self.content.clone()),
-            (TOKENS, self.tokens.clone()),
+            (TOKENS, self.tokens.0.clone()),
             (ISSUED_AT, self.life.issued_at.to_string()),
             (EXPIRES_AT, self.life.expires_at.to_string()),
             (REFRESH_AT, self.refresh_at.to_string()),
@@ -96,7 +123,7 @@ impl Marks {
                 uid: meta.labels.as_ref()?.get(OWNER_UID)?.clone(),
             },
             content: text(CONTENT)?,
-            tokens: text(TOKENS)?,
+            tokens: TokenLives(text(TOKENS)?),
             life: Life { issued_at: time(ISSUED_AT)?, expires_at: time(EXPIRES_AT)? },
             refresh_at: time(REFRESH_AT)?,
         })
@@ -205,6 +232,10 @@ mod tests {
         Timestamp::from_second(second).unwrap()
     }
 
+    fn life(end: i64) -> Life {
+        Life { issued_at: at(0), expires_at: at(end) }
+    }
+
     fn marks() -> Marks {
         Marks {
             owner: SecretOwner {
@@ -214,7 +245,7 @@ mod tests {
                 uid: "u".into(),
             },
             content: "c".into(),
-            tokens: "t".into(),
+            tokens: TokenLives::of([("a.example", life(100)), ("b.example", life(200))]),
             life: Life { issued_at: at(0), expires_at: at(100) },
             refresh_at: at(45),
         }
@@ -240,6 +271,12 @@ mod tests {
     }
 
     #[test]
+    fn a_secret_tells_the_end_of_each_of_its_tokens() {
+        let lives = Seen::read(&written(&[(MANAGER, "Apply", data())])).unwrap().marks.unwrap().tokens;
+        assert_eq!(["a.example", "b.example", "a"].map(|host| lives.end(host)), [Some(at(100)), Some(at(200)), None]);
+    }
+
+    #[test]
     fn marks_that_were_written_are_read_back() {
         let seen = Seen::read(&written(&[(MANAGER, "Apply", data())])).unwrap();
         assert!(seen.intact);
@@ -248,7 +285,10 @@ mod tests {
         assert!(!seen.is_good("c", at(45), None), "due");
         assert!(!seen.is_good("other hosts", at(44), None));
         assert!(!seen.is_good("c", at(44), Some(at(1))), "newer ones are wished for");
-        assert!(!seen.holds(&Marks { tokens: "other".into(), ..marks() }), "one of several tokens was renewed");
+        assert!(
+            !seen.holds(&Marks { tokens: TokenLives::of([("a.example", life(100))]), ..marks() }),
+            "one of several tokens was renewed"
+        );
     }
 
     #[test]

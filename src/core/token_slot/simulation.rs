@@ -7,7 +7,7 @@ use base64::prelude::BASE64_STANDARD;
 use proptest::prelude::*;
 
 use super::*;
-use crate::core::pull_secret::{Marks, SecretOwner, Seen};
+use crate::core::pull_secret::{Marks, SecretOwner, Seen, TokenLives};
 
 const MINUTE: i64 = 60;
 const HOUR: i64 = 3_600;
@@ -198,7 +198,7 @@ impl World {
         let marks = Marks {
             owner,
             content: "content".into(),
-            tokens: token.life.expires_at.to_string(),
+            tokens: TokenLives::of([("host", token.life)]),
             life: token.life,
             refresh_at: token.refresh_at,
         };

@@ -4,7 +4,7 @@ use proptest::prelude::*;
 use serde_json::{Value, json};
 
 use super::*;
-use crate::core::pull_secret::secret_manager;
+use crate::core::pull_secret::{TokenLives, secret_manager};
 use crate::core::token::Life;
 
 const HOST: &str = "123456789012.dkr.ecr.eu-west-1.amazonaws.com";
@@ -19,7 +19,7 @@ fn marks(uid: &str) -> Marks {
             uid: uid.into(),
         },
         content: "c".into(),
-        tokens: "t".into(),
+        tokens: TokenLives::of([]),
         life: Life { issued_at: at(0), expires_at: at(100) },
         refresh_at: at(45),
     }
