@@ -1,15 +1,18 @@
 # Everything here can be called by hand as well; the scripts are in deploy/local/.
 .DEFAULT_GOAL := help
-.PHONY: help demo test image crds
+.PHONY: help demo test test-full image crds
 
 help: ## Show this.
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: ## A Kubernetes node, an ECR and the operator on this machine (root), until Ctrl-C. DEMO_EXIT=1: until it is shown.
 	@deploy/local/demo
 
 test: ## Everything: format, lints, unit and property tests, charts, end to end on a real API server and a real node (root).
 	@deploy/local/test
+
+test-full: ## The same with every plan of the crash matrix (docs/faults.md), where test draws a sample.
+	@CRASH_PLANS=all deploy/local/test
 
 image: ## The operator's image as an OCI archive, built without a container engine.
 	@deploy/local/operator-image

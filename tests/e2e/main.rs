@@ -52,7 +52,6 @@ mod repository;
 mod restart;
 mod semantics;
 mod session_end;
-mod stuck_pods;
 mod template;
 mod unread;
 mod verify;

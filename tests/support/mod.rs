@@ -2,6 +2,7 @@
 
 pub mod api;
 pub mod cluster;
+pub mod faults;
 pub mod moto;
 pub mod operator;
 pub mod pod_identity;

@@ -99,7 +99,7 @@ fn free_address() -> String {
 }
 
 /// Installs the chart's ServiceAccount and rights, and nothing else of it; returns a kubeconfig that logs in so.
-async fn install(cluster: &Cluster) -> PathBuf {
+pub async fn install(cluster: &Cluster) -> PathBuf {
     let chart = Path::new(env!("CARGO_MANIFEST_DIR")).join("charts/ecr-operator");
     let rendered = cluster
         .helm(&[
@@ -112,8 +112,6 @@ async fn install(cluster: &Cluster) -> PathBuf {
             "templates/serviceaccount.yaml",
             "--show-only",
             "templates/rbac.yaml",
-            "--set",
-            "restartStuckPods.enabled=true",
         ])
         .await;
     let namespace = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE}}).to_string();

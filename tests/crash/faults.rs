@@ -1,0 +1,166 @@
+//! What the network and the servers do, one fault at a time; where a fault has a test elsewhere, docs/faults.md names it.
+
+use std::time::Duration;
+
+use ecr_operator::api::EcrRepository;
+use kube::ResourceExt as _;
+use kube::api::DeleteParams;
+use local_ecr::Config;
+use serde_json::json;
+
+use crate::support::faults::{Fault, Rule, Scope, Side, Upstream, Wire, cluster};
+use crate::support::world::{PATIENCE, World};
+
+const QUIET: Duration = Duration::from_millis(400);
+
+/// A world whose operator's every request goes over a wire of ours; the operator is still to be started.
+async fn stage(name: &str) -> (World, Wire) {
+    let cluster = cluster().await;
+    let kubernetes = Upstream::kubernetes().await;
+    let world = World::bare(cluster, name, Config::default()).await;
+    let scope = Scope::new(&world.namespace, Vec::new());
+    let wire = Wire::start(&kubernetes, Upstream::aws(&world.ecr.url()), scope).await;
+    world.registry_at(&wire.aws_url, json!({})).await;
+    (world, wire)
+}
+
+fn refusal(code: u16, reason: &str) -> Fault {
+    let status = json!({
+        "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure", "code": code, "reason": reason,
+        "message": "planted",
+    });
+    let headers = vec![("content-type", "application/json"), ("retry-after", "1")];
+    Fault::Answer { status: code, headers, body: status.to_string() }
+}
+
+#[tokio::test]
+async fn an_old_list_after_a_restart_deletes_nothing() {
+    let (world, wire) = stage("old-list").await;
+    let api = world.api::<EcrRepository>();
+    let mut operator = wire.operator();
+    world.repository("app", json!({"deletionPolicy": "Delete"})).await;
+    world.repository_says("app", "True", "Ready").await;
+    operator.kill();
+    api.delete("app", &DeleteParams::default()).await.unwrap();
+    wire.begin();
+    operator = wire.operator();
+    world.until_gone(&api, "app").await;
+    world.repository("app", json!({"deletionPolicy": "Delete"})).await;
+    let reborn = world.repository_says("app", "True", "Ready").await;
+    operator.kill();
+    world.ecr.clear_calls();
+
+    // The list shows the object that was being deleted when the one before started, and the watch nothing newer.
+    wire.freeze_watches("WATCH ecrrepositories");
+    wire.rule(Rule::next(Side::Kubernetes, "LIST ecrrepositories", Fault::FirstAnswer));
+    wire.revive();
+    let begun = wire.seen().len();
+    let _operator = wire.operator();
+    let re_read =
+        || async { wire.seen()[begun..].iter().any(|seen| seen.name == "GET ecrrepositories/app").then_some(()) };
+    world.eventually("the object is read again before its repository is deleted", re_read).await;
+    wire.quiet(QUIET).await;
+    assert_eq!(world.writes(), [""; 0]);
+    wire.let_watches_flow();
+    let left = world.repository_says("app", "True", "Ready").await;
+    assert_eq!(left.uid(), reborn.uid());
+    assert!(world.there("app").is_some());
+}
+
+#[tokio::test]
+async fn a_change_there_and_back_that_no_watch_showed_changes_nothing() {
+    let (world, wire) = stage("frozen").await;
+    let _operator = wire.operator();
+    let with = |team: &str| json!({"tags": {"team": team}});
+    world.repository("app", with("a")).await;
+    world.repository_says("app", "True", "Ready").await;
+    wire.quiet(QUIET).await;
+    world.ecr.clear_calls();
+    wire.freeze_watches("WATCH");
+    world.repository("app", with("b")).await;
+    world.repository("app", with("a")).await;
+    // The watch is told that what it waits for is forgotten: all is listed anew.
+    wire.begin();
+    wire.expire_watches();
+    world.repository_says("app", "True", "Ready").await;
+    wire.quiet(QUIET).await;
+    assert!(wire.seen().iter().any(|seen| seen.name == "LIST ecrrepositories"), "read anew");
+    assert_eq!(world.writes(), [""; 0]);
+    // And it goes on from there.
+    world.repository("app", with("c")).await;
+    world.repository_says("app", "True", "Ready").await;
+    assert_eq!(world.writes(), ["TagResource"]);
+}
+
+#[tokio::test]
+async fn nothing_is_created_for_an_object_whose_deletion_was_never_seen() {
+    let (world, wire) = stage("unseen").await;
+    let registry = world.registry.clone();
+    let registries = kube::Api::<ecr_operator::api::EcrRegistry>::all(world.client.clone());
+    world.delete(&registries, &registry).await;
+    let _operator = wire.operator();
+    world.repository("app", json!({})).await;
+    world.repository_says("app", "False", "RegistryNotFound").await;
+    wire.freeze_watches("WATCH ecrrepositories");
+    world.delete(&world.api::<EcrRepository>(), "app").await;
+    wire.begin();
+    world.registry_at(&wire.aws_url, json!({})).await;
+    tokio::time::timeout(PATIENCE, wire.asked("GET ecrrepositories/app")).await.expect("asks before it creates");
+    wire.quiet(QUIET).await;
+    assert_eq!(world.writes(), [""; 0]);
+}
+
+#[tokio::test]
+async fn an_api_server_that_is_overloaded_or_fails_is_waited_for() {
+    let (world, wire) = stage("overload").await;
+    for (name, fault, times) in [
+        ("LIST ecrrepositories", refusal(429, "TooManyRequests"), 2),
+        ("LIST secrets", refusal(500, "InternalError"), 2),
+        ("WATCH ecrrepositories", refusal(503, "ServiceUnavailable"), 2),
+        ("PATCH ecrrepositories/app", refusal(409, "Conflict"), 1),
+        ("PATCH ecrrepositories/app/status", refusal(429, "TooManyRequests"), 2),
+        ("PATCH secrets/pull", refusal(503, "ServiceUnavailable"), 2),
+        ("PATCH ecrpullsecrets/pull/status", refusal(500, "InternalError"), 2),
+        ("POST events", Fault::Cut, 1),
+    ] {
+        wire.rule(Rule::exactly(Side::Kubernetes, name, fault).times(times));
+    }
+    let mut operator = wire.operator();
+    world.repository("app", json!({"deletionPolicy": "Delete", "tags": {"team": "a"}})).await;
+    world.pull_secret("pull", json!({})).await;
+    world.repository_says("app", "True", "Ready").await;
+    world.pull_secret_says("pull", "True", "Ready").await;
+    wire.quiet(QUIET).await;
+    assert_eq!(world.writes(), ["CreateRepository"]);
+    assert_eq!(
+        world.ecr.calls_of("GetAuthorizationToken").len(),
+        1,
+        "the token isn't fetched again for a write that failed"
+    );
+    assert!(!operator.restart_if_ended(), "it went on; it logged:\n{}", wire.logged());
+}
+
+#[tokio::test]
+async fn an_answer_of_aws_that_never_comes_or_breaks_off_is_given_up_and_asked_for_again() {
+    let (world, wire) = stage("silence").await;
+    wire.rule(Rule::next(Side::Aws, "CreateRepository one", Fault::Silence));
+    wire.rule(Rule::next(Side::Aws, "CreateRepository two", Fault::Cut).times(2));
+    wire.rule(Rule::next(Side::Aws, "CreateRepository three", Fault::Lost));
+    let page = "<html>502 Bad Gateway</html>".to_owned();
+    wire.rule(
+        Rule::next(Side::Aws, "CreateRepository four", Fault::Answer { status: 502, headers: vec![], body: page })
+            .times(2),
+    );
+    wire.rule(Rule::next(Side::Aws, "CreateRepository five", Fault::Delay(Duration::from_secs(2))));
+    let _operator = wire.operator();
+    let names = ["one", "two", "three", "four", "five"];
+    for name in names {
+        world.repository(name, json!({"deletionPolicy": "Delete"})).await;
+    }
+    for name in names {
+        world.repository_says(name, "True", "Ready").await;
+    }
+    let created = world.ecr.calls_of("CreateRepository");
+    let done = created.iter().filter(|call| call.is_ok()).count();
+    assert_eq!(done, names.len(), "each once: {created:?}");
+}

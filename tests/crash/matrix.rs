@@ -1,0 +1,340 @@
+//! Whatever the operator is doing, and wherever it dies: the next one brings everything to the same end.
+//!
+//! A reference run of each story names every request to the API server and to AWS. Then, for each of them, the operator is
+//! killed before it is sent, or after it was served; or only the answer is lost. `CRASH_PLANS=all` runs all of these plans,
+//! otherwise a sample is drawn by `CRASH_SEED`; `CRASH_PLAN=ID` runs one again.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use futures::StreamExt as _;
+use serde_json::json;
+
+use crate::story::{self, Story};
+use crate::support::faults::state::{MARKER, State, dead_secrets, differences, effects, state};
+use crate::support::faults::{Fault, Process, Rule, Scope, Seen, Side, Upstream, Wire, cluster};
+use crate::support::world::World;
+
+/// So many run at once: most of the time each waits.
+const AT_ONCE: usize = 8;
+/// So many are drawn for a sample.
+const SAMPLE: usize = 60;
+/// Nothing was asked for so long: the operator is at rest.
+const QUIET: Duration = Duration::from_millis(400);
+/// Until what differs is what it should be.
+const CONVERGENCE: Duration = Duration::from_secs(30);
+
+/// How a request is struck.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+enum Blow {
+    Before,
+    After,
+    Lost,
+}
+
+const BLOWS: [(&str, Blow); 3] = [("before", Blow::Before), ("after", Blow::After), ("lost", Blow::Lost)];
+
+/// One way to strike one request of one story.
+#[derive(Debug, Clone)]
+struct Plan {
+    story: Story,
+    blow: Blow,
+    request: String,
+    /// So many of the same name come before it.
+    earlier: usize,
+}
+
+impl fmt::Display for Plan {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let blow = BLOWS.iter().find(|(_, blow)| *blow == self.blow).unwrap().0;
+        write!(f, "{}/{blow}/{}#{}", self.story.name(), self.request, self.earlier)
+    }
+}
+
+impl Plan {
+    fn parse(id: &str) -> Option<Self> {
+        let mut parts = id.splitn(3, '/');
+        let (story, blow, request) = (parts.next()?, parts.next()?, parts.next()?);
+        let (request, earlier) = request.rsplit_once('#')?;
+        Some(Self {
+            story: story::ALL.into_iter().find(|it| it.name() == story)?,
+            blow: BLOWS.iter().find(|(name, _)| *name == blow)?.1,
+            request: request.to_owned(),
+            earlier: earlier.parse().ok()?,
+        })
+    }
+
+    fn rule(&self) -> Rule {
+        let verbs = ["GET ", "LIST ", "POST ", "PUT ", "PATCH ", "DELETE "];
+        let side = if verbs.iter().any(|verb| self.request.starts_with(verb)) { Side::Kubernetes } else { Side::Aws };
+        let fault = match self.blow {
+            Blow::Before => Fault::DieBefore,
+            Blow::After => Fault::DieAfter,
+            Blow::Lost => Fault::Lost,
+        };
+        Rule::exactly(side, &self.request, fault).after(self.earlier)
+    }
+}
+
+/// What a run came to.
+struct End {
+    requests: Vec<Seen>,
+    state: State,
+    effects: BTreeMap<String, usize>,
+    struck: bool,
+    problems: Vec<String>,
+    log: String,
+}
+
+/// All plans that a reference run gives rise to. Dying after a read is dying before the next request.
+fn plans(story: Story, reference: &End) -> Vec<Plan> {
+    let mut plans = Vec::new();
+    for seen in reference.requests.iter().filter(|seen| !seen.is_watch) {
+        for (_, blow) in BLOWS {
+            let same_as_another = blow == Blow::After && !seen.writes;
+            let nobody_dies = blow == Blow::Lost && story.is_revoked();
+            if !same_as_another && !nobody_dies {
+                plans.push(Plan { story, blow, request: seen.name.clone(), earlier: seen.earlier });
+            }
+        }
+    }
+    plans
+}
+
+/// Runs a story. `wanted` is where it should lead; the reference run leads anywhere.
+async fn run(upstream: Upstream, story: Story, plan: Option<Plan>, wanted: Option<Arc<End>>) -> End {
+    let cluster = cluster().await;
+    let world = story.world(cluster).await;
+    let more = story.more_namespaces(&world.namespace);
+    let namespaces = [vec![world.namespace.clone()], more.clone()].concat();
+    let scope = Scope::new(&world.namespace, more);
+    let wire = Wire::start(&upstream, Upstream::aws(&world.ecr.url()), scope).await;
+    world.registry_at(&wire.aws_url, json!({})).await;
+    let mut running = None;
+    if !story.begins_with_the_operator() || story == Story::Restart {
+        let first = wire.operator();
+        if story == Story::Restart {
+            story.act(&world, &wire.aws_url).await;
+            story.at_rest(&world, false).await;
+        }
+        story.before(&world).await;
+        wire.quiet(QUIET).await;
+        running = Some(first);
+    }
+    if story == Story::Restart {
+        drop(running.take());
+        wire.revive();
+    }
+    world.ecr.clear_calls();
+    wire.begin();
+    if let Some(plan) = &plan {
+        wire.rule(plan.rule());
+    }
+    if story != Story::Restart {
+        story.act(&world, &wire.aws_url).await;
+    }
+    let mut process = running.unwrap_or_else(|| wire.operator());
+    let mut problems = Vec::new();
+    let mut requests = Vec::new();
+    // The reference of a story in which a user intervenes is the story without the blow, and then the intervention.
+    let (mut revoked, mut kept) = (false, false);
+    loop {
+        tokio::select! {
+            biased;
+            () = wire.died() => {
+                process.kill();
+                let dead = dead_secrets(&world, &namespaces).await;
+                problems.extend(dead.iter().map(|secret| format!("after the blow this Secret can't pull: {secret}")));
+                story.meanwhile(&world).await;
+                kept |= story == Story::DeleteRevoked && world.there("app").is_some();
+                revoked = true;
+                wire.revive();
+                process = wire.operator();
+            }
+            () = keep_running(&mut process) => {}
+            () = settle(story, &world, &wire, revoked) => {
+                if requests.is_empty() {
+                    requests = wire.seen();
+                }
+                if wire.is_dead() {
+                    continue;
+                }
+                if story.is_revoked() && !revoked {
+                    process.kill();
+                    wire.revive();
+                    story.meanwhile(&world).await;
+                    revoked = true;
+                    process = wire.operator();
+                    continue;
+                }
+                prove_idle(&world, &wire).await;
+                if !wire.is_dead() {
+                    break;
+                }
+            }
+        }
+    }
+    problems.extend(early_creation(&wire.seen()));
+    if kept && world.there("app").is_none() {
+        problems.push("the repository was deleted after Retain was said".to_owned());
+    }
+    let struck = wire.seen().iter().any(|seen| seen.fault.is_some());
+    let now = converged(story, &world, &namespaces, &wire, wanted.as_deref()).await;
+    if let Some(wanted) = &wanted {
+        problems.extend(differences(&now, &wanted.state));
+        problems.extend(excess(story, &wanted.effects, &effects(&world, &wire.aws_url)));
+    }
+    End { requests, state: now, effects: effects(&world, &wire.aws_url), struck, problems, log: wire.logged() }
+}
+
+/// Starts the operator anew whenever it ends by itself, as the kubelet does.
+async fn keep_running(process: &mut Process) {
+    loop {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        process.restart_if_ended();
+    }
+}
+
+async fn settle(story: Story, world: &World, wire: &Wire, revoked: bool) {
+    story.at_rest(world, revoked).await;
+    wire.quiet(QUIET).await;
+}
+
+/// An object that costs nothing is worked on after everything that came before.
+async fn prove_idle(world: &World, wire: &Wire) {
+    let name = format!("{MARKER}-{}", wire.life());
+    let marker = json!({
+        "apiVersion": "ecr-operator.dev/v1alpha1", "kind": "EcrRepository", "spec": {},
+        "metadata": {"name": name, "namespace": world.namespace, "annotations": {"ecr-operator.dev/suspend": "true"}},
+    });
+    world.apply(&marker).await;
+    tokio::select! {
+        () = wire.died() => {}
+        _ = world.repository_says(&name, "Unknown", "Suspended") => wire.quiet(QUIET).await,
+    }
+}
+
+/// What there is, once it is what was wanted; else whatever it is when time is over.
+async fn converged(story: Story, world: &World, namespaces: &[String], wire: &Wire, wanted: Option<&End>) -> State {
+    let begun = Instant::now();
+    loop {
+        let mut now = state(world, namespaces, &wire.aws_url).await;
+        now.retain(|what, _| !story.leaves_open(what));
+        if wanted.is_none_or(|wanted| wanted.state == now) || begun.elapsed() > CONVERGENCE {
+            return now;
+        }
+        tokio::time::sleep(Duration::from_millis(250)).await;
+    }
+}
+
+/// P4: nothing is created before the finalizer is durable.
+fn early_creation(seen: &[Seen]) -> Option<String> {
+    let created = seen.iter().position(|seen| seen.name == "CreateRepository app")?;
+    let durable =
+        seen[..created].iter().any(|seen| seen.name == "PATCH ecrrepositories/app" && seen.answer == Some(200));
+    (!durable).then(|| "the repository was created before the finalizer was there".to_owned())
+}
+
+/// P3: what changed in AWS is what changes in the reference run, but that what is idempotent may happen twice.
+fn excess(story: Story, wanted: &BTreeMap<String, usize>, done: &BTreeMap<String, usize>) -> Vec<String> {
+    let mut problems = Vec::new();
+    for (effect, times) in done {
+        let reference = wanted.get(effect).copied().unwrap_or_default();
+        let once = effect.starts_with("CreateRepository") || effect.starts_with("DeleteRepository");
+        let most = if reference == 0 || once { reference } else { reference + 1 };
+        if *times > most {
+            problems.push(format!("AWS was changed {times} times, {reference} in the reference run: {effect}"));
+        }
+    }
+    if !story.is_revoked() {
+        let missing = wanted.keys().filter(|effect| !done.contains_key(*effect));
+        problems.extend(missing.map(|effect| format!("AWS was never changed by {effect}")));
+    }
+    problems
+}
+
+async fn reference(upstream: &Upstream, story: Story) -> Arc<End> {
+    let end = run(upstream.clone(), story, None, None).await;
+    assert!(end.problems.is_empty(), "{}: {:#?}", story.name(), end.problems);
+    Arc::new(end)
+}
+
+fn drawn(mut plans: Vec<Plan>) -> Vec<Plan> {
+    if std::env::var("CRASH_PLANS").is_ok_and(|which| which == "all") {
+        return plans;
+    }
+    let seed = std::env::var("CRASH_SEED").ok().and_then(|seed| seed.parse().ok());
+    let seed: u64 = seed.unwrap_or_else(|| std::process::id().into());
+    println!("a sample of {SAMPLE} of {} plans, CRASH_SEED={seed}", plans.len());
+    let rank = |plan: &Plan| {
+        let mut hasher = DefaultHasher::new();
+        (seed, plan.to_string()).hash(&mut hasher);
+        hasher.finish()
+    };
+    plans.sort_by_cached_key(rank);
+    plans.truncate(SAMPLE);
+    plans
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn whoever_dies_or_loses_an_answer_at_any_request_leaves_the_same_behind() {
+    let began = Instant::now();
+    let upstream = Upstream::kubernetes().await;
+    let only = std::env::var("CRASH_PLAN").ok().map(|id| Plan::parse(&id).unwrap_or_else(|| panic!("no plan: {id}")));
+    let only_story = std::env::var("CRASH_STORY").ok();
+    let stories = story::ALL.into_iter().filter(|story| {
+        only.as_ref().is_none_or(|plan| plan.story == *story)
+            && only_story.as_ref().is_none_or(|name| story.name() == name)
+    });
+    let references: BTreeMap<Story, Arc<End>> = futures::stream::iter(stories)
+        .map(|story| {
+            let upstream = upstream.clone();
+            async move { (story, tokio::spawn(async move { reference(&upstream, story).await }).await.unwrap()) }
+        })
+        .buffer_unordered(AT_ONCE)
+        .collect()
+        .await;
+    let plans = match only {
+        Some(plan) => vec![plan],
+        None => drawn(references.iter().flat_map(|(story, end)| plans(*story, end)).collect()),
+    };
+    println!("{} stories, {} plans, after {:?}", references.len(), plans.len(), began.elapsed());
+    let (count, mut missed, mut failures) = (plans.len(), Vec::new(), Vec::new());
+    let mut ends = futures::stream::iter(plans)
+        .map(|plan| {
+            let wanted = references[&plan.story].clone();
+            let run = tokio::spawn(run(upstream.clone(), plan.story, Some(plan.clone()), Some(wanted)));
+            async move { (plan, run.await) }
+        })
+        .buffer_unordered(AT_ONCE);
+    while let Some((plan, end)) = ends.next().await {
+        match end {
+            Ok(end) if end.problems.is_empty() => {
+                if !end.struck {
+                    missed.push(plan.to_string());
+                }
+            }
+            Ok(end) => {
+                let problems = end.problems.join("\n    ");
+                println!("FAILED CRASH_PLAN='{plan}'\n    {problems}");
+                let tail: Vec<_> = end.log.lines().rev().take(if failures.len() < 5 { 60 } else { 0 }).collect();
+                failures.push(format!(
+                    "CRASH_PLAN='{plan}'\n    {problems}\n{}",
+                    tail.into_iter().rev().collect::<Vec<_>>().join("\n")
+                ));
+            }
+            Err(panicked) => {
+                println!("FAILED CRASH_PLAN='{plan}' {panicked}");
+                failures.push(format!("CRASH_PLAN='{plan}'\n    {panicked}"));
+            }
+        }
+    }
+    drop(ends);
+    println!("{count} plans, {} not reached, {} failed, in {:?}", missed.len(), failures.len(), began.elapsed());
+    println!("not reached: {missed:#?}");
+    assert!(failures.is_empty(), "{} of {count} plans failed:\n{}", failures.len(), failures.join("\n"));
+    assert!(missed.len() * 5 <= count, "too many requests of the reference runs never came: {missed:#?}");
+}
