@@ -1,7 +1,6 @@
 //! Errors of AWS, classed once and by code: throttling, denials and credential failures aren't modelled by the SDK, and
 //! message texts change.
 
-use aws_credential_types::provider::error::CredentialsError;
 use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
 use aws_smithy_runtime_api::client::result::SdkError;
 use aws_smithy_types::error::display::DisplayErrorContext;
@@ -22,6 +21,10 @@ pub enum Kind {
     Invalid,
     /// IAM, an organisation's policy or a key policy says no.
     Denied,
+    /// A role doesn't trust whoever would assume it; the message has the statement that is missing.
+    Untrusted,
+    /// The identity can't be given a session policy; the message has the remedy.
+    Unscopable,
     /// Too fast.
     Throttled,
     /// A quota is used up.
@@ -50,6 +53,10 @@ impl AwsError {
     where
         E: std::error::Error + ProvideErrorMetadata + 'static,
     {
+        // The identity's own failure, on the way to the call.
+        if let Some(own) = causes(error).find_map(|cause| cause.downcast_ref::<Self>()) {
+            return own.clone();
+        }
         let status = error.raw_response().map_or(0, |response| response.status().as_u16());
         let service = error.as_service_error();
         match service.and_then(ProvideErrorMetadata::code) {
@@ -57,15 +64,6 @@ impl AwsError {
                 let message = service.and_then(ProvideErrorMetadata::message).unwrap_or("no message").to_owned();
                 Self { call, kind: kind(code, status), code: code.to_owned(), message }
             }
-            None if lacks_credentials(error) => Self {
-                call,
-                kind: Kind::Transient,
-                code: "no credentials".to_owned(),
-                message: format!(
-                    "{}; give the pod a role (IRSA, EKS Pod Identity), or name an access key in the EcrRegistry's identity",
-                    chain(error)
-                ),
-            },
             None => Self { call, kind: kind("", status), code: on_the_way(error, status), message: chain(error) },
         }
     }
@@ -75,6 +73,11 @@ impl AwsError {
     pub fn problem(&self, resource: &str) -> Problem {
         let Self { call, code, message, .. } = self;
         let (reason, remedy) = match self.kind {
+            Kind::Denied if BAD_KEY.contains(&code.as_str()) => {
+                (Reason::Denied, "; the access key is wrong, inactive or deleted".to_owned())
+            }
+            Kind::Untrusted => (Reason::Denied, String::new()),
+            Kind::Unscopable => (Reason::ScopeUnavailable, String::new()),
             Kind::Denied => (Reason::Denied, format!("; the identity needs {call} on {resource}")),
             Kind::Invalid => (Reason::Invalid, String::new()),
             Kind::Throttled => (Reason::Throttled, String::new()),
@@ -85,6 +88,10 @@ impl AwsError {
         Problem::new(reason, format!("{call} failed: {code}: {message}{remedy}"))
     }
 }
+
+/// Refusals of the credentials themselves.
+const BAD_KEY: [&str; 4] =
+    ["InvalidClientTokenId", "UnrecognizedClientException", "SignatureDoesNotMatch", "InvalidSignatureException"];
 
 fn kind(code: &str, status: u16) -> Kind {
     match code {
@@ -110,6 +117,9 @@ fn kind(code: &str, status: u16) -> Kind {
         | "KmsException"
         | "BlockedByOrganizationPolicyException"
         | "OptInRequired"
+        | "RegionDisabledException"
+        | "InvalidIdentityToken"
+        | "IDPRejectedClaim"
         | "InvalidClientTokenId"
         | "UnrecognizedClientException"
         | "SignatureDoesNotMatch"
@@ -135,15 +145,10 @@ fn kind(code: &str, status: u16) -> Kind {
     }
 }
 
-fn lacks_credentials<E: std::error::Error + 'static>(error: &SdkError<E, HttpResponse>) -> bool {
-    let mut next: Option<&(dyn std::error::Error + 'static)> = std::error::Error::source(error);
-    while let Some(cause) = next {
-        if cause.is::<CredentialsError>() {
-            return true;
-        }
-        next = cause.source();
-    }
-    false
+fn causes<'a>(
+    error: &'a (dyn std::error::Error + 'static),
+) -> impl Iterator<Item = &'a (dyn std::error::Error + 'static)> {
+    std::iter::successors(error.source(), |cause| cause.source())
 }
 
 fn on_the_way<E>(error: &SdkError<E, HttpResponse>, status: u16) -> String {
@@ -158,12 +163,7 @@ fn on_the_way<E>(error: &SdkError<E, HttpResponse>, status: u16) -> String {
 
 /// The chain of causes, shortened: a response body in it would help nobody.
 fn chain<E: std::error::Error + 'static>(error: &SdkError<E, HttpResponse>) -> String {
-    let mut causes = Vec::new();
-    let mut next: Option<&(dyn std::error::Error + 'static)> = std::error::Error::source(error);
-    while let Some(cause) = next {
-        causes.push(cause.to_string());
-        next = cause.source();
-    }
+    let mut causes: Vec<_> = causes(error).map(ToString::to_string).collect();
     causes.dedup();
     if causes.is_empty() {
         DisplayErrorContext(error).to_string().chars().take(300).collect()

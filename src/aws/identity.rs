@@ -1,56 +1,25 @@
-//! Who speaks to AWS: an identity of an `EcrRegistry` becomes credentials, and these the clients of a Region.
+//! Who speaks to AWS: an identity of an `EcrRegistry` in one Region, with the clients that speak for it.
 
-use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
-use aws_config::ecs::EcsCredentialsProvider;
-use aws_config::environment::EnvironmentVariableCredentialsProvider;
-use aws_config::imds::credentials::ImdsCredentialsProvider;
-use aws_config::meta::credentials::CredentialsProviderChain;
-use aws_config::provider_config::ProviderConfig;
 use aws_config::retry::RetryConfig;
 use aws_config::timeout::TimeoutConfig;
-use aws_config::web_identity_token::WebIdentityTokenCredentialsProvider;
 use aws_config::{AppName, BehaviorVersion, SdkConfig};
 use aws_credential_types::Credentials as AwsCredentials;
 use aws_credential_types::provider::SharedCredentialsProvider;
 use aws_smithy_runtime_api::client::http::SharedHttpClient;
 use jiff::Timestamp;
 
-use crate::aws::AwsError;
 use crate::aws::ecr::{Ecr, timestamp};
 use crate::aws::error::{faulty, incomplete};
-use crate::aws::session_end::{Remembering, SessionEnd};
+use crate::aws::keyring::{Keyring, Provider};
 use crate::aws::tagging::Tagging;
+use crate::aws::{AwsError, Credentials, Kind, PodIdentity};
 use crate::core::names::{AccountId, Region};
+use crate::core::scope::Scope;
 use crate::core::token::{Life, Secret, Service};
 use crate::core::token_slot::Minted;
-
-/// Where credentials come from.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Credentials {
-    /// The pod's own: environment, IRSA, EKS Pod Identity, and the node's (IMDS) only if that is allowed.
-    Ambient,
-    /// An access key from a Secret.
-    AccessKey(StaticKey),
-}
-
-/// An access key. Its `Debug` shows the id alone.
-#[derive(Clone, PartialEq, Eq)]
-pub struct StaticKey {
-    /// `AKIA…`
-    pub access_key_id: String,
-    /// Never shown.
-    pub secret_access_key: Secret,
-    /// For temporary keys; never shown.
-    pub session_token: Option<Secret>,
-}
-
-impl fmt::Debug for StaticKey {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("StaticKey").field("access_key_id", &self.access_key_id).finish_non_exhaustive()
-    }
-}
 
 /// Which of AWS's endpoints.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -68,6 +37,8 @@ pub struct Endpoint {
 pub struct SessionOptions {
     /// Let the ambient identity be the node's own (IMDS).
     pub allow_imds: bool,
+    /// The pod's own identity.
+    pub pod: PodIdentity,
     /// Instead of the SDK's HTTP client: for tests.
     pub http_client: Option<SharedHttpClient>,
 }
@@ -76,8 +47,8 @@ pub struct SessionOptions {
 #[derive(Debug, Clone)]
 pub struct Session {
     config: SdkConfig,
-    ends: SessionEnd,
-    sts: aws_sdk_sts::Client,
+    region: Region,
+    keyring: Arc<Keyring>,
 }
 
 /// Who a session is.
@@ -97,10 +68,9 @@ impl Session {
         endpoint: &Endpoint,
         options: &SessionOptions,
     ) -> Self {
-        let region = aws_config::Region::new(region.as_str().to_owned());
         // Retries are the operator's own: by requeue, with what it knows of the object and of the account's rate.
         let mut loader = aws_config::defaults(BehaviorVersion::latest())
-            .region(region.clone())
+            .region(aws_config::Region::new(region.as_str().to_owned()))
             .retry_config(RetryConfig::standard().with_max_attempts(2))
             .timeout_config(
                 TimeoutConfig::builder()
@@ -120,19 +90,11 @@ impl Session {
         if let Some(client) = &options.http_client {
             loader = loader.http_client(client.clone());
         }
-        let provider = match credentials {
-            Credentials::AccessKey(key) => SharedCredentialsProvider::new(AwsCredentials::new(
-                &key.access_key_id,
-                key.secret_access_key.expose(),
-                key.session_token.as_ref().map(|token| token.expose().to_owned()),
-                None,
-                "accessKey",
-            )),
-            Credentials::Ambient => ambient(region, options),
-        };
-        let (provider, ends) = Remembering::new(provider);
-        let config = loader.credentials_provider(provider).load().await;
-        Self { sts: aws_sdk_sts::Client::new(&config), config, ends }
+        let unsigned = loader.no_credentials().load().await;
+        let keyring = Arc::new(Keyring::new(credentials, &unsigned, options));
+        let provider = SharedCredentialsProvider::new(Provider(keyring.clone()));
+        let config = unsigned.into_builder().credentials_provider(provider).build();
+        Self { config, region: region.clone(), keyring }
     }
 
     /// ECR in this session's Region, for the registry of `account`.
@@ -150,63 +112,55 @@ impl Session {
     /// Who this is. Needs no permission.
     ///
     /// # Errors
-    /// Where STS can't be asked or the credentials are refused.
+    /// Where STS can't be asked or the credentials can't be had or are refused.
     pub async fn caller(&self) -> Result<Caller, AwsError> {
-        const CALL: &str = "sts:GetCallerIdentity";
-        let answer = self.sts.get_caller_identity().send().await.map_err(|error| AwsError::new(CALL, &error))?;
-        let account = answer.account().and_then(|account| AccountId::parse(account).ok());
-        match (account, answer.arn()) {
-            (Some(account), Some(arn)) => Ok(Caller { account, arn: arn.to_owned() }),
-            _ => Err(incomplete(CALL, "account and ARN")),
-        }
+        self.keyring.caller().await
     }
 
-    /// A token. For ECR Public this session must be one of [`crate::core::hosts::PUBLIC_REGION`].
+    /// A token that may do no more than `scope` says. For ECR Public this session must be one of
+    /// [`crate::core::hosts::PUBLIC_REGION`].
     ///
     /// # Errors
     /// Needs `ecr:GetAuthorizationToken`; for ECR Public, `ecr-public:GetAuthorizationToken` and
-    /// `sts:GetServiceBearerToken`.
-    pub async fn token(&self, service: Service) -> Result<Minted, AwsError> {
-        let now = Timestamp::now();
-        let (auth, life) = match service {
-            Service::Private => self.private_authorization_token(now).await?,
-            Service::Public => self.public_authorization_token(now).await?,
+    /// `sts:GetServiceBearerToken`. [`Kind::Invalid`] where the scope is too long for a session policy,
+    /// [`Kind::Untrusted`] and [`Kind::Unscopable`] where the identity can't be cut down.
+    pub async fn mint(&self, service: Service, scope: &Scope) -> Result<Minted, AwsError> {
+        let policy = scope.session_policy(&self.region).map_err(|too_long| AwsError {
+            call: "session policy",
+            kind: Kind::Invalid,
+            code: "PolicyTooLong".to_owned(),
+            message: too_long.to_string(),
+        })?;
+        let credentials = match &policy {
+            Some(policy) => self.keyring.scoped(policy).await?,
+            None => self.keyring.current().await?,
         };
-        Ok(Minted { auth, life, session_ends_at: self.ends.get() })
+        let session_ends_at = credentials.expiry().and_then(|end| Timestamp::try_from(end).ok());
+        let (auth, life) = self.token(service, credentials).await?;
+        Ok(Minted { auth, life, session_ends_at })
     }
 
-    async fn private_authorization_token(&self, now: Timestamp) -> Result<(Secret, Life), AwsError> {
-        const CALL: &str = "ecr:GetAuthorizationToken";
-        let client = aws_sdk_ecr::Client::new(&self.config);
-        let answer = client.get_authorization_token().send().await.map_err(|error| AwsError::new(CALL, &error))?;
-        let data = answer.authorization_data().first().ok_or_else(|| incomplete(CALL, "authorizationData"))?;
-        let token = data.authorization_token().ok_or_else(|| incomplete(CALL, "authorizationToken"))?;
-        let life =
-            Life::of(now, data.expires_at().and_then(timestamp)).map_err(|fault| faulty(CALL, &fault.to_string()))?;
-        Ok((Secret::new(token.to_owned()), life))
+    async fn token(&self, service: Service, by: AwsCredentials) -> Result<(Secret, Life), AwsError> {
+        let now = Timestamp::now();
+        let signed = self.config.to_builder().credentials_provider(SharedCredentialsProvider::new(by)).build();
+        let (call, token, expires_at) = match service {
+            Service::Private => {
+                const CALL: &str = "ecr:GetAuthorizationToken";
+                let answer = aws_sdk_ecr::Client::new(&signed).get_authorization_token().send().await;
+                let answer = answer.map_err(|error| AwsError::new(CALL, &error))?;
+                let data = answer.authorization_data().first();
+                (CALL, data.and_then(|data| data.authorization_token.clone()), data.and_then(|data| data.expires_at))
+            }
+            Service::Public => {
+                const CALL: &str = "ecr-public:GetAuthorizationToken";
+                let answer = aws_sdk_ecrpublic::Client::new(&signed).get_authorization_token().send().await;
+                let answer = answer.map_err(|error| AwsError::new(CALL, &error))?;
+                let data = answer.authorization_data();
+                (CALL, data.and_then(|data| data.authorization_token.clone()), data.and_then(|data| data.expires_at))
+            }
+        };
+        let token = token.ok_or_else(|| incomplete(call, "authorizationToken"))?;
+        let life = Life::of(now, expires_at.as_ref().and_then(timestamp));
+        Ok((Secret::new(token), life.map_err(|fault| faulty(call, &fault.to_string()))?))
     }
-
-    async fn public_authorization_token(&self, now: Timestamp) -> Result<(Secret, Life), AwsError> {
-        const CALL: &str = "ecr-public:GetAuthorizationToken";
-        let client = aws_sdk_ecrpublic::Client::new(&self.config);
-        let answer = client.get_authorization_token().send().await.map_err(|error| AwsError::new(CALL, &error))?;
-        let data = answer.authorization_data().ok_or_else(|| incomplete(CALL, "authorizationData"))?;
-        let token = data.authorization_token().ok_or_else(|| incomplete(CALL, "authorizationToken"))?;
-        let life =
-            Life::of(now, data.expires_at().and_then(timestamp)).map_err(|fault| faulty(CALL, &fault.to_string()))?;
-        Ok((Secret::new(token.to_owned()), life))
-    }
-}
-
-/// In the order of the SDK's own default chain, without profiles of a person's machine.
-fn ambient(region: aws_config::Region, options: &SessionOptions) -> SharedCredentialsProvider {
-    let provider = ProviderConfig::default().with_region(Some(region));
-    let chain = CredentialsProviderChain::first_try("Environment", EnvironmentVariableCredentialsProvider::new())
-        .or_else("WebIdentityToken", WebIdentityTokenCredentialsProvider::builder().configure(&provider).build())
-        .or_else("Container", EcsCredentialsProvider::builder().configure(&provider).build());
-    SharedCredentialsProvider::new(if options.allow_imds {
-        chain.or_else("Imds", ImdsCredentialsProvider::builder().configure(&provider).build())
-    } else {
-        chain
-    })
 }

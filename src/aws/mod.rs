@@ -1,17 +1,20 @@
 //! The AWS side: identities and clients, ECR's calls in this project's terms, errors classed once, tokens shared.
 
+mod credentials;
 mod ecr;
 mod error;
 mod identity;
+mod keyring;
 mod registry;
-mod session_end;
 mod snapshot;
+mod sts;
 mod tagging;
 mod tokens;
 
+pub use credentials::{Credentials, IdentityTokens, PodIdentity, Role, StaticKey};
 pub use ecr::{Ecr, Images, Named};
 pub use error::{AwsError, Kind};
-pub use identity::{Caller, Credentials, Endpoint, Session, SessionOptions, StaticKey};
+pub use identity::{Caller, Endpoint, Session, SessionOptions};
 pub use registry::{Answer, Place, Refusal, RegistryClient, RegistryError};
 pub use snapshot::Snapshots;
 pub use tagging::Tagging;

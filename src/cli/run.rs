@@ -7,7 +7,7 @@ use kube::Client;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
-use crate::aws::SessionOptions;
+use crate::aws::{PodIdentity, SessionOptions};
 use crate::controller::{self, Options};
 use crate::metrics::Metrics;
 use crate::server::{self, Health};
@@ -83,7 +83,11 @@ impl RunArgs {
             namespace: self.namespace,
             instance: self.pod_name,
             allow_endpoint_override: self.allow_endpoint_override,
-            sessions: SessionOptions { allow_imds: self.allow_imds, http_client: None },
+            sessions: SessionOptions {
+                allow_imds: self.allow_imds,
+                pod: PodIdentity::read(|name| std::env::var(name).ok()),
+                http_client: None,
+            },
         };
         controller::run(client, options, metrics, health, stop).await?;
         tracing::info!("stopped");

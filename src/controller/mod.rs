@@ -16,6 +16,8 @@ mod pull_secret_verify;
 mod pull_secret_write;
 mod registries;
 mod registry;
+mod registry_rounds;
+mod registry_sessions;
 mod report;
 mod repository;
 mod repository_apply;

@@ -7,7 +7,7 @@ use kube::{Api, Client, Resource, ResourceExt};
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
-use crate::api::{ClusterEcrPullSecret, EcrPullSecret, PullSecretSpec, PullSecretStatus, RegistryEntry, TokenAccess};
+use crate::api::{ClusterEcrPullSecret, EcrPullSecret, PullSecretSpec, PullSecretStatus, RegistryEntry};
 use crate::controller::context::Context;
 use crate::core::glob;
 use crate::core::pull_secret::SecretOwner;
@@ -81,24 +81,12 @@ pub trait PullSecret: Resource<DynamicType = ()> + Clone + Debug + DeserializeOw
     /// `NotImplemented`, naming the fields.
     fn not_implemented(&self) -> Result<(), Problem> {
         let spec = self.common();
-        let narrowed = spec.registries.iter().flatten().any(|entry| entry.repositories.is_some());
-        let fields: Vec<_> = [
-            (spec.access == TokenAccess::Push, "access: Push"),
-            (spec.restart_stuck_pods == Some(true), "restartStuckPods"),
-            (narrowed, "registries[].repositories"),
-        ]
-        .into_iter()
-        .filter_map(|(set, field)| set.then_some(field))
-        .collect();
-        if fields.is_empty() {
+        if spec.restart_stuck_pods != Some(true) {
             return Ok(());
         }
         Err(Problem::new(
             Reason::NotImplemented,
-            format!(
-                "not built in this version: {}; nothing is written until it is taken out of the spec",
-                fields.join(", ")
-            ),
+            "not built in this version: restartStuckPods; nothing is written until it is taken out of the spec",
         ))
     }
 }

@@ -89,7 +89,7 @@ pub(super) async fn desired<K: PullSecret>(object: &K, context: &Context) -> Res
     object.not_implemented()?;
     let (mut minters, mut asked, mut failures) = (BTreeMap::new(), Vec::new(), Vec::new());
     for entry in object.entries() {
-        match offered(entry, context).await {
+        match offered(entry, object.common().access, context).await {
             Ok((found, caller)) => {
                 minters.insert(found.offer.identity.clone(), (found.registry.clone(), caller));
                 asked.push(found);
@@ -105,11 +105,11 @@ pub(super) async fn desired<K: PullSecret>(object: &K, context: &Context) -> Res
     Ok(Desired { name, minters, failures, allowed, denied, cleared, refused })
 }
 
-async fn offered(entry: RegistryEntry, context: &Context) -> Result<(Asked, String), Problem> {
+async fn offered(entry: RegistryEntry, access: TokenAccess, context: &Context) -> Result<(Asked, String), Problem> {
     let name = entry.registry_ref.clone().unwrap_or_default().name;
     let registry = context.registries.resolve(&name).await?;
-    let offer = context.registries.offer(&registry).await?;
-    let caller = context.registries.pull_caller(&registry).await?;
+    let offer = context.registries.offer(&registry, access).await?;
+    let caller = context.registries.caller(&registry, access).await?;
     Ok((Asked { entry, registry, offer }, caller))
 }
 

@@ -15,7 +15,7 @@ use crate::controller::pull_secret_status::Tokens;
 use crate::controller::registries::Registry;
 use crate::core::pull_secret::Login;
 use crate::core::reason::Problem;
-use crate::core::token::{Service, Token, TokenKey};
+use crate::core::token::{Token, TokenKey};
 use crate::core::token_slot::Minted;
 
 /// Tokens that are fetched at once, for one object.
@@ -61,12 +61,12 @@ pub(super) async fn lookup<K: PullSecret>(
 ) -> Result<Option<(TokenKey, Lookup)>, Problem> {
     let key = &login.token;
     let Some((registry, caller)) = desired.minters.get(&key.identity) else { return Ok(None) };
-    let session = context.registries.minter(registry, key).await?;
+    let session = context.registries.minter(registry, object.common().access, key).await?;
     if let Some(since) = issued_since {
         context.tokens.expire_before(key, since).await;
     }
     let place = place(registry, login);
-    let source = Source { session, service: key.service, registry: &context.registry_client, place };
+    let source = Source { session, key, registry: &context.registry_client, place };
     let lookup = context.tokens.get(key, || context.clocks.now(), &source).await;
     if lookup.ended_with_session {
         let note = format!(
@@ -87,14 +87,14 @@ pub(super) fn place(registry: &Registry, login: &Login) -> Place {
 /// Where tokens come from, and where they are tried.
 struct Source<'a> {
     session: Arc<Session>,
-    service: Service,
+    key: &'a TokenKey,
     registry: &'a RegistryClient,
     place: Place,
 }
 
 impl Minter for Source<'_> {
     async fn mint(&self) -> Result<Minted, AwsError> {
-        self.session.token(self.service).await
+        self.session.mint(self.key.service, &self.key.scope).await
     }
 
     async fn is_accepted(&self, token: &Token) -> Option<bool> {

@@ -8,14 +8,14 @@ use jiff::Timestamp;
 use kube::runtime::controller::Action;
 use kube::{Api, ResourceExt};
 
-use crate::api::{EcrRegistry, EcrRegistryStatus, RECONCILE_AT, ScopeTokens};
+use crate::api::{EcrRegistry, EcrRegistryStatus, RECONCILE_AT, TokenAccess};
 use crate::controller::annotations::asks_anew;
 use crate::controller::context::{Change, Context, RegistryChange};
 use crate::controller::drift::{self, Ask};
 use crate::controller::report::transition;
 use crate::core::conditions::{Verdict, conditions};
 use crate::core::hosts::{HostKind, RegistryHost};
-use crate::core::reason::{Problem, Reason};
+use crate::core::reason::Problem;
 
 /// How often the counts in its status are brought up to date.
 const COUNT_EVERY: Duration = Duration::from_secs(10);
@@ -79,31 +79,11 @@ async fn look(object: &EcrRegistry, context: &Context, status: &mut EcrRegistryS
         changed: status.observed_generation != object.metadata.generation,
     };
     status.full_check_every = drift::watch(&registry, context, ask).await.and_then(drift::spelled);
-    status.pull_caller_arn = Some(context.registries.pull_caller(&registry).await?);
-    not_implemented(object)?;
-    Ok(format!("account {} as {}", registry.account, registry.caller_arn))
-}
-
-/// Says so where a field has no behaviour in this version.
-fn not_implemented(object: &EcrRegistry) -> Result<(), Problem> {
-    let spec = &object.spec;
-    let fields: Vec<_> = [
-        (spec.push.is_some(), "push"),
-        (
-            spec.pull.as_ref().is_some_and(|pull| pull.scope_tokens == ScopeTokens::Required),
-            "pull.scopeTokens: Required (set Never)",
-        ),
-    ]
-    .into_iter()
-    .filter_map(|(set, field)| set.then_some(field))
-    .collect();
-    if fields.is_empty() {
-        return Ok(());
+    status.pull_caller_arn = Some(context.registries.caller(&registry, TokenAccess::Pull).await?);
+    if registry.spec.push.is_some() {
+        context.registries.caller(&registry, TokenAccess::Push).await?;
     }
-    Err(Problem::new(
-        Reason::NotImplemented,
-        format!("not built in this version: {}; everything else works", fields.join(", ")),
-    ))
+    Ok(format!("account {} as {}", registry.account, registry.caller_arn))
 }
 
 /// Whoever depends on it looks again when its spec, its account or its usability is other than it was.

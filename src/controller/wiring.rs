@@ -98,7 +98,13 @@ pub async fn run(
     let (key_sender, key_changes) = mpsc::unbounded_channel();
     let keys = AccessKeys::new(client.clone(), &options.namespace, key_sender);
     let context = Arc::new(Context {
-        registries: Registries::new(stores.registries.clone(), keys, options.sessions, options.allow_endpoint_override),
+        registries: Registries::new(
+            stores.registries.clone(),
+            keys,
+            client.clone(),
+            options.sessions,
+            options.allow_endpoint_override,
+        ),
         tokens: Tokens::new(owner_id.clone()),
         registry_client: RegistryClient::default(),
         clocks: Clocks::default(),

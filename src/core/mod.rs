@@ -19,4 +19,5 @@ pub mod scope;
 pub mod selector;
 pub mod token;
 pub mod token_slot;
+pub mod trust;
 pub mod verify;

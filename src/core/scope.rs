@@ -188,6 +188,52 @@ mod tests {
         );
     }
 
+    /// Whether the policy allows this call, as IAM reads it.
+    fn allows(policy: &Value, action: &str, resource: &str) -> bool {
+        let texts = |value: &Value| match value {
+            Value::Array(items) => items.iter().filter_map(Value::as_str).map(str::to_owned).collect(),
+            other => list(&[other.as_str().unwrap()]),
+        };
+        policy["Statement"].as_array().unwrap().iter().any(|statement| {
+            texts(&statement["Action"]).iter().any(|allowed| allowed == action)
+                && texts(&statement["Resource"]).iter().any(|arn| glob::matches(arn, resource))
+        })
+    }
+
+    #[test]
+    fn what_clients_call_is_allowed_inside_the_scope_and_nothing_outside_it() {
+        let inside = "arn:aws:ecr:eu-west-1:123456789012:repository/team-a/app";
+        let outside = [
+            "arn:aws:ecr:eu-west-1:123456789012:repository/team-b/app",
+            "arn:aws:ecr:eu-west-1:123456789012:repository/team-ab/app",
+            "arn:aws:ecr:us-east-1:123456789012:repository/team-a/app",
+            "arn:aws:ecr:eu-west-1:210987654321:repository/team-a/app",
+        ];
+        let pull = policy(&scope(TokenAccess::Pull, &["123456789012"], &["team-a/*"]), "eu-west-1");
+        let push = policy(&scope(TokenAccess::Push, &["123456789012"], &["team-a/*"]), "eu-west-1");
+        // Manifests and layers; tags as Flux and Argo CD's image updater list them; referrers; a cache's first pull.
+        let pulls = [
+            "ecr:BatchGetImage",
+            "ecr:GetDownloadUrlForLayer",
+            "ecr:BatchCheckLayerAvailability",
+            "ecr:ListImages",
+            "ecr:DescribeImages",
+            "ecr:ListImageReferrers",
+            "ecr:BatchImportUpstreamImage",
+        ];
+        let pushes = ["ecr:InitiateLayerUpload", "ecr:UploadLayerPart", "ecr:CompleteLayerUpload", "ecr:PutImage"];
+        let never = ["ecr:DeleteRepository", "ecr:BatchDeleteImage", "ecr:CreateRepository", "ecr:SetRepositoryPolicy"];
+        for policy in [&pull, &push] {
+            assert!(allows(policy, "ecr:GetAuthorizationToken", "*"));
+            assert!(pulls.iter().all(|call| allows(policy, call, inside)));
+            assert!(never.iter().all(|call| !allows(policy, call, inside)));
+        }
+        assert!(pushes.iter().all(|call| allows(&push, call, inside) && !allows(&pull, call, inside)));
+        for other in outside {
+            assert!(pulls.iter().chain(&pushes).all(|call| !allows(&push, call, other)), "{other}");
+        }
+    }
+
     #[test]
     fn ecr_public_has_a_policy_of_its_own_and_no_ceiling_has_none() {
         let found = policy(&Scope::Public, "us-east-1");

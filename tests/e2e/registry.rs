@@ -1,9 +1,6 @@
 //! `EcrRegistry` on a real API server: who we are, and what keeps it from being used.
 
-use kube::api::{Api, Patch, PatchParams};
 use serde_json::json;
-
-use ecr_operator::api::EcrRegistry;
 
 use crate::support::operator::NAMESPACE;
 use crate::support::world::{ACCOUNT, World};
@@ -53,15 +50,25 @@ async fn a_rotated_access_key_is_noticed() {
 }
 
 #[tokio::test]
-async fn what_is_not_built_yet_is_said_never_ignored() {
-    let world = World::new("unbuilt").await;
-    world.registry_says("True", "Ready").await;
-    let api: Api<EcrRegistry> = Api::all(world.client.clone());
-    let required = Patch::Merge(json!({"spec": {"pull": {"scopeTokens": "Required"}}}));
-    api.patch(&world.registry, &PatchParams::default(), &required).await.unwrap();
-    world.registry_says("False", "NotImplemented").await;
-    world.pull_secret("pull", json!({})).await;
-    let told = world.pull_secret_says("pull", "False", "NotImplemented").await;
-    assert!(told.status.unwrap().conditions[0].message.contains("Never"), "the remedy is told");
-    assert!(world.ecr.calls_of("GetAuthorizationToken").is_empty());
+async fn whoever_mints_is_of_the_registrys_account_too() {
+    for field in ["pull", "push"] {
+        let world = World::new(&format!("mint{field}")).await;
+        let other = json!({"accounts": [{"id": "210987654321", "users": [{"name": "x", "accessKey": "AKIAOTHER", "secretKey": "s"}]}]});
+        world.ecr.seed(&serde_json::from_value(other).unwrap()).unwrap();
+        let name = format!("{}-other", world.registry);
+        world.apply(&json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": name, "namespace": NAMESPACE}, "stringData": {"accessKeyId": "AKIAOTHER", "secretAccessKey": "s"}})).await;
+        let identity = json!({"accessKey": {"secretName": name}});
+        world
+            .register(
+                json!({field: {"identity": identity}, "allow": [{"namespaces": {}, "pull": ["*"], "push": ["*"]}]}),
+            )
+            .await;
+        let told = world.registry_says("False", "AccountMismatch").await;
+        let message = told.status.unwrap().conditions[0].message.clone();
+        assert!(message.contains(&format!("{field}.identity")) && message.contains("210987654321"), "{message}");
+        let access = if field == "push" { "Push" } else { "Pull" };
+        world.pull_secret("pull", json!({"access": access})).await;
+        world.pull_secret_says("pull", "False", "AccountMismatch").await;
+        assert!(world.ecr.calls_of("GetAuthorizationToken").is_empty());
+    }
 }

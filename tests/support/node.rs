@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use ecr_operator::aws::{Credentials, Endpoint, Session, SessionOptions, StaticKey};
 use ecr_operator::core::names::Region;
+use ecr_operator::core::scope::Scope;
 use ecr_operator::core::token::{Secret, Service};
 use k8s_openapi::api::core::v1::Pod;
 use kube::api::Api;
@@ -110,7 +111,7 @@ impl Place {
         let endpoint = Endpoint { url: Some(self.world.ecr.url()), ..Endpoint::default() };
         let region = Region::parse(REGION).unwrap();
         let session = Session::new(&Credentials::AccessKey(key), &region, &endpoint, &SessionOptions::default()).await;
-        session.token(Service::Private).await.unwrap().auth
+        session.mint(Service::Private, &Scope::Identity).await.unwrap().auth
     }
 
     /// Makes a pull secret by hand.

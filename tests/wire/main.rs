@@ -2,6 +2,7 @@
 #![expect(clippy::unwrap_used, reason = "a test that can't go on has failed")]
 
 mod errors;
+mod identities;
 mod registries;
 mod repositories;
 mod snapshots;

@@ -6,6 +6,7 @@ use aws_smithy_runtime_api::client::http::SharedHttpClient;
 use ecr_operator::aws::{Answer, Credentials, Endpoint, Place, RegistryClient, RegistryError, Session, SessionOptions};
 use ecr_operator::aws::{Refusal, StaticKey};
 use ecr_operator::core::names::Region;
+use ecr_operator::core::scope::Scope;
 use ecr_operator::core::token::{Life, Secret, Service, Token};
 use jiff::{SignedDuration, Timestamp};
 use local_ecr::{Config, LocalEcr};
@@ -37,7 +38,7 @@ async fn token_of(ecr: &LocalEcr) -> Token {
     let options = SessionOptions { allow_imds: false, http_client: Some(SharedHttpClient::new(ecr.connector())) };
     let region = Region::parse(REGION).unwrap();
     let session = Session::new(&Credentials::AccessKey(key), &region, &Endpoint::default(), &options).await;
-    let minted = session.token(Service::Private).await.unwrap();
+    let minted = session.mint(Service::Private, &Scope::Identity).await.unwrap();
     Token::parse(minted.auth, minted.life, "").unwrap()
 }
 

@@ -28,7 +28,8 @@ pub async fn session_as(local: &LocalEcr, id: &str, secret: &str) -> Session {
         secret_access_key: Secret::new(secret.to_owned()),
         session_token: None,
     };
-    let options = SessionOptions { allow_imds: false, http_client: Some(SharedHttpClient::new(local.connector())) };
+    let options =
+        SessionOptions { http_client: Some(SharedHttpClient::new(local.connector())), ..SessionOptions::default() };
     Session::new(&Credentials::AccessKey(key), &Region::parse(REGION).unwrap(), &Endpoint::default(), &options).await
 }
 

@@ -1,0 +1,154 @@
+//! STS: sessions of roles, of web identities and of federated users, cut down by a session policy where there is one.
+
+use aws_config::SdkConfig;
+use aws_credential_types::Credentials as AwsCredentials;
+use aws_credential_types::provider::SharedCredentialsProvider;
+use aws_sdk_sts::types::{Credentials as Issued, Tag};
+
+use crate::aws::credentials::{IdentityTokens, Role, SESSION_NAME};
+use crate::aws::error::{faulty, incomplete};
+use crate::aws::{AwsError, Caller, Kind};
+use crate::core::names::AccountId;
+use crate::core::trust;
+
+/// STS as one place calls it.
+#[derive(Debug, Clone)]
+pub(super) struct Sts {
+    unsigned: SdkConfig,
+}
+
+impl Sts {
+    /// With the endpoint, Region, time-outs and HTTP client of `unsigned`, which holds no credentials.
+    pub fn new(unsigned: SdkConfig) -> Self {
+        Self { unsigned }
+    }
+
+    fn signed(&self, by: &AwsCredentials) -> aws_sdk_sts::Client {
+        let provider = SharedCredentialsProvider::new(by.clone());
+        aws_sdk_sts::Client::new(&self.unsigned.to_builder().credentials_provider(provider).build())
+    }
+
+    /// Whose credentials these are. Needs no permission.
+    pub async fn caller(&self, credentials: &AwsCredentials) -> Result<Caller, AwsError> {
+        const CALL: &str = "sts:GetCallerIdentity";
+        let answer = self.signed(credentials).get_caller_identity().send().await;
+        let answer = answer.map_err(|error| AwsError::new(CALL, &error))?;
+        let account = answer.account().and_then(|account| AccountId::parse(account).ok());
+        match (account, answer.arn()) {
+            (Some(account), Some(arn)) => Ok(Caller { account, arn: arn.to_owned() }),
+            _ => Err(incomplete(CALL, "account and ARN")),
+        }
+    }
+
+    /// A session of `role`, assumed by `by`. A refusal tells what its trust policy lacks.
+    pub async fn assume(
+        &self,
+        by: &AwsCredentials,
+        role: &Role,
+        policy: Option<&str>,
+    ) -> Result<AwsCredentials, AwsError> {
+        const CALL: &str = "sts:AssumeRole";
+        let tags = role.tags.iter().map(|(key, value)| Tag::builder().key(key).value(value).build());
+        let tags = tags.collect::<Result<Vec<_>, _>>().map_err(|error| faulty(CALL, &error.to_string()))?;
+        let answer = self
+            .signed(by)
+            .assume_role()
+            .role_arn(&role.arn)
+            .role_session_name(&role.session_name)
+            .set_external_id(role.external_id.clone())
+            .set_tags((!tags.is_empty()).then_some(tags))
+            .set_duration_seconds(role.duration)
+            .set_policy(policy.map(str::to_owned))
+            .send()
+            .await;
+        match answer {
+            Ok(answer) => issued(CALL, answer.credentials()),
+            Err(error) => {
+                let error = packed(AwsError::new(CALL, &error), policy);
+                if error.kind != Kind::Denied || error.code != "AccessDenied" {
+                    return Err(error);
+                }
+                let caller = self.caller(by).await.map_or_else(|_| "the caller's ARN".to_owned(), |caller| caller.arn);
+                // A pod's own session brings tags along, which have to be let in as well.
+                let tagged = !role.tags.is_empty() || by.session_token().is_some();
+                let statement = trust::of_caller(&caller, role.external_id.as_deref(), tagged);
+                Err(untrusted(error, &role.arn, &statement))
+            }
+        }
+    }
+
+    /// A session of `role`, assumed by whoever holds one of `tokens`; nobody signs this call.
+    pub async fn assume_with_token(
+        &self,
+        tokens: &dyn IdentityTokens,
+        role: &Role,
+        policy: Option<&str>,
+    ) -> Result<AwsCredentials, AwsError> {
+        const CALL: &str = "sts:AssumeRoleWithWebIdentity";
+        let token = tokens.token().await?;
+        let answer = aws_sdk_sts::Client::new(&self.unsigned)
+            .assume_role_with_web_identity()
+            .role_arn(&role.arn)
+            .role_session_name(&role.session_name)
+            .web_identity_token(token.expose())
+            .set_duration_seconds(role.duration)
+            .set_policy(policy.map(str::to_owned))
+            .send()
+            .await;
+        match answer {
+            Ok(answer) => issued(CALL, answer.credentials()),
+            Err(error) => {
+                let error = packed(AwsError::new(CALL, &error), policy);
+                match trust::of_token(&role.arn, token.expose()) {
+                    Some(statement) if error.kind == Kind::Denied => Err(untrusted(error, &role.arn, &statement)),
+                    _ => Err(error),
+                }
+            }
+        }
+    }
+
+    /// A session of the IAM user `by` that may do what both the user and `policy` allow.
+    pub async fn federate(&self, by: &AwsCredentials, policy: &str) -> Result<AwsCredentials, AwsError> {
+        const CALL: &str = "sts:GetFederationToken";
+        let request = self.signed(by).get_federation_token().name(SESSION_NAME).policy(policy);
+        let answer = request.send().await.map_err(|error| packed(AwsError::new(CALL, &error), Some(policy)))?;
+        issued(CALL, answer.credentials())
+    }
+}
+
+/// A refusal with its remedy.
+fn untrusted(error: AwsError, role: &str, statement: &str) -> AwsError {
+    let message = format!(
+        "{}; the trust policy of {role} must have a statement like {statement}, and the role must exist",
+        error.message
+    );
+    AwsError { kind: Kind::Untrusted, message, ..error }
+}
+
+/// STS packs policies in a way of its own, which may overflow before the plain limit is reached.
+fn packed(error: AwsError, policy: Option<&str>) -> AwsError {
+    match policy {
+        Some(policy) if error.code == "PackedPolicyTooLarge" => {
+            let length = policy.chars().count();
+            let message = format!(
+                "{} (the session policy has {length} characters; name fewer repositories, or wider globs)",
+                error.message
+            );
+            AwsError { message, ..error }
+        }
+        _ => error,
+    }
+}
+
+fn issued(call: &'static str, answer: Option<&Issued>) -> Result<AwsCredentials, AwsError> {
+    let issued = answer.ok_or_else(|| incomplete(call, "credentials"))?;
+    let expires = std::time::SystemTime::try_from(*issued.expiration())
+        .map_err(|_| faulty(call, "the session's expiration is out of range"))?;
+    Ok(AwsCredentials::new(
+        issued.access_key_id(),
+        issued.secret_access_key(),
+        Some(issued.session_token().to_owned()),
+        Some(expires),
+        call,
+    ))
+}

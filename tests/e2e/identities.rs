@@ -1,0 +1,90 @@
+//! Identities on a real API server: roles that are assumed, and tokens of named ServiceAccounts.
+
+use serde_json::{Value, json};
+
+use crate::support::operator::NAMESPACE;
+use crate::support::world::{ACCOUNT, World};
+
+const ROLE: &str = "arn:aws:iam::123456789012:role/manager";
+
+/// A role that trusts whom this statement names.
+fn trust(world: &World, statement: &Value, issuer: &[&str]) {
+    let everything = json!({"Statement": {"Effect": "Allow", "Action": "*", "Resource": "*"}});
+    let role = json!({"name": "manager", "trust": {"Statement": statement}, "policies": [everything]});
+    let seed = json!({"accounts": [{"id": ACCOUNT, "roles": [role], "oidcProviders": issuer}]});
+    world.ecr.seed(&serde_json::from_value(seed).unwrap()).unwrap();
+}
+
+/// The statement that a message tells to add.
+fn told(message: &str) -> Value {
+    let from = message.find('{').unwrap_or_else(|| panic!("no statement in: {message}"));
+    serde_json::Deserializer::from_str(&message[from..]).into_iter::<Value>().next().unwrap().unwrap()
+}
+
+async fn refusal(world: &World, reason: &str) -> String {
+    let object = world.registry_says("False", reason).await;
+    let conditions = object.status.unwrap().conditions;
+    conditions.into_iter().find(|condition| condition.type_ == "Ready").unwrap().message
+}
+
+#[tokio::test]
+async fn a_role_is_assumed_and_what_it_lacks_is_told_word_for_word() {
+    let world = World::without_registry("assume", local_ecr::Config::default()).await;
+    let nobody = json!({"Effect": "Deny", "Principal": {"AWS": "*"}, "Action": "sts:AssumeRole"});
+    trust(&world, &nobody, &[]);
+    let source = json!({"accessKey": {"secretName": world.registry}});
+    let assumed = json!({"assumeRole": {"roleArn": ROLE, "externalId": "word", "source": source}});
+    world.register(json!({"identity": assumed})).await;
+    let message = refusal(&world, "Denied").await;
+    assert_eq!(told(&message)["Condition"]["StringEquals"]["sts:ExternalId"], "word", "{message}");
+    assert_eq!(world.operations(), [""; 0], "as nobody else");
+
+    // Added as it was told, and noticed without a restart.
+    trust(&world, &told(&message), &[]);
+    let status = world.registry_says("True", "Ready").await.status.unwrap();
+    let arn = format!("arn:aws:sts::123456789012:assumed-role/manager/ecr-operator-{}", world.registry);
+    assert_eq!(status.caller_arn.as_deref(), Some(arn.as_str()), "CloudTrail shows for which registry");
+    world.repository("app", json!({})).await;
+    world.repository_says("app", "True", "Ready").await;
+    world.pull_secret("pull", json!({})).await;
+    world.pull_secret_says("pull", "True", "Ready").await;
+}
+
+#[tokio::test]
+async fn a_named_service_account_assumes_a_role_with_a_token_of_its_own() {
+    let world = World::without_registry("web", local_ecr::Config::default()).await;
+    let nobody = json!({"Effect": "Deny", "Principal": {"AWS": "*"}, "Action": "sts:AssumeRole"});
+    trust(&world, &nobody, &[]);
+    world.apply(&json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "aws", "namespace": world.namespace}})).await;
+    let account = json!({"namespace": world.namespace, "name": "aws"});
+    world.register(json!({"identity": {"webIdentity": {"roleArn": ROLE, "serviceAccountRef": account}}, "pull": {"scopeTokens": "Required"}})).await;
+    let message = refusal(&world, "Denied").await;
+    assert!(message.contains("serviceaccounts/token") && message.contains("[aws]"), "{message}");
+    assert!(message.contains("serviceAccountTokens"), "the chart's value is named: {message}");
+
+    // As the chart renders serviceAccountTokens.
+    let role = json!({"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "Role", "metadata": {"name": "tokens", "namespace": world.namespace}, "rules": [{"apiGroups": [""], "resources": ["serviceaccounts/token"], "resourceNames": ["aws"], "verbs": ["create"]}]});
+    let binding = json!({"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "RoleBinding", "metadata": {"name": "tokens", "namespace": world.namespace}, "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": "tokens"}, "subjects": [{"kind": "ServiceAccount", "name": "ecr-operator", "namespace": NAMESPACE}]});
+    world.apply(&role).await;
+    world.apply(&binding).await;
+    let api: kube::Api<ecr_operator::api::EcrRegistry> = kube::Api::all(world.client.clone());
+    let unknown = |object: &ecr_operator::api::EcrRegistry| {
+        let conditions = object.status.as_ref().map(|status| status.conditions.as_slice()).unwrap_or_default();
+        conditions.iter().any(|condition| condition.message.contains("InvalidIdentityToken"))
+    };
+    let object = world.until(&api, &world.registry, "refused by STS", unknown).await;
+    let message = object.status.unwrap().conditions[0].message.clone();
+    let statement = told(&message);
+    let subject = format!("system:serviceaccount:{}:aws", world.namespace);
+    assert!(statement.to_string().contains(&subject), "{message}");
+    let provider = statement["Principal"]["Federated"].as_str().unwrap();
+    let issuer = provider.split_once("oidc-provider/").unwrap().1.to_owned();
+    trust(&world, &statement, &[&format!("https://{issuer}")]);
+    world.registry_says("True", "Ready").await;
+    world.ecr.clear_calls();
+    world.pull_secret("pull", json!({})).await;
+    world.pull_secret_says("pull", "True", "Ready").await;
+    let calls = world.ecr.calls_of("AssumeRoleWithWebIdentity");
+    assert!(calls.iter().any(|call| call.request.to_string().contains("ecr:BatchGetImage")), "minted within a policy");
+    assert!(world.ecr.calls_of("AssumeRole").is_empty(), "nothing is chained");
+}
