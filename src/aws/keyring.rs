@@ -76,12 +76,15 @@ impl Keyring {
                 Ok(credentials)
             }
             Err(error) => match held.as_mut() {
-                Some(held) if held.credentials.expiry().is_some_and(|end| end > now) => {
-                    tracing::warn!(%error, "credentials can't be renewed; the last ones still live");
-                    held.renew_at = now + AGAIN;
-                    Ok(held.credentials.clone())
-                }
-                _ => Err(error),
+                Some(held) => match held.credentials.expiry() {
+                    Some(end) if end > now => {
+                        tracing::warn!(%error, "credentials can't be renewed; the last ones still live");
+                        held.renew_at = end.min(now + AGAIN);
+                        Ok(held.credentials.clone())
+                    }
+                    _ => Err(error),
+                },
+                None => Err(error),
             },
         }
     }

@@ -59,7 +59,8 @@ async fn a_token_is_cut_down_further_to_what_is_asked() {
         .register(json!({"pull": {"scopeTokens": "Required"}, "allow": [{"namespaces": {}, "pull": ["*/app"]}]}))
         .await;
     let asked = json!([{"registryRef": {"name": world.registry}, "repositories": ["team-a/*"]}]);
-    world.pull_secret("pull", json!({"registries": asked})).await;
+    let object = json!({"apiVersion": "ecr-operator.dev/v1alpha1", "kind": "EcrPullSecret", "metadata": {"name": "pull", "namespace": world.namespace}, "spec": {"registries": asked}});
+    world.apply(&object).await;
     world.pull_secret_says("pull", "True", "Ready").await;
     let auth = auth(&world, "pull").await;
     assert_eq!(registry(&world, &auth, "GET", "/v2/team-a/app/manifests/v1").await, 200);

@@ -35,7 +35,8 @@ async fn token_of(ecr: &LocalEcr) -> Token {
         secret_access_key: Secret::new(Config::default().secret_key),
         session_token: None,
     };
-    let options = SessionOptions { allow_imds: false, http_client: Some(SharedHttpClient::new(ecr.connector())) };
+    let options =
+        SessionOptions { http_client: Some(SharedHttpClient::new(ecr.connector())), ..SessionOptions::default() };
     let region = Region::parse(REGION).unwrap();
     let session = Session::new(&Credentials::AccessKey(key), &region, &Endpoint::default(), &options).await;
     let minted = session.mint(Service::Private, &Scope::Identity).await.unwrap();

@@ -276,13 +276,22 @@ impl Identities {
 
     /// Whether the policy alone denies the caller this action explicitly.
     pub fn denied_by(&self, caller: &Caller, policy: &Document, ask: &Ask<'_>) -> bool {
+        self.decision(caller, policy, ask) == Decision::Deny
+    }
+
+    /// Whether the policy alone allows the caller, or the caller's account, this action.
+    pub fn allowed_by(&self, caller: &Caller, policy: &Document, ask: &Ask<'_>) -> bool {
+        self.decision(caller, policy, ask) == Decision::Allow
+    }
+
+    fn decision(&self, caller: &Caller, policy: &Document, ask: &Ask<'_>) -> Decision {
         let request = Request {
             principals: self.names(caller, true),
             action: ask.action.to_owned(),
             resource: ask.resource.clone(),
             context: self.context(caller, ask),
         };
-        policy.decide(&request) == Decision::Deny
+        policy.decide(&request)
     }
 
     fn policies(&self, caller: &Caller) -> &[Document] {

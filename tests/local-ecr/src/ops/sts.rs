@@ -55,6 +55,10 @@ fn assume_role(cx: &mut Context<'_>, form: &Form) -> Answer {
     for action in actions {
         let allowed = cx.model.identities.authorize(cx.caller, &ask(action));
         allowed.map_err(|_| forbidden(cx.caller, action, &role_arn.arn))?;
+        // Permissions of the caller's own never stand in for the trust policy.
+        if !cx.model.identities.allowed_by(cx.caller, &role.trust, &ask(action)) {
+            return Err(forbidden(cx.caller, action, &role_arn.arn));
+        }
     }
     let duration = duration(form, HOUR, Duration::from_hours(12))?;
     if chained && duration > HOUR {
