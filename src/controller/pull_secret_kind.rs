@@ -78,10 +78,9 @@ pub trait PullSecret: Resource<DynamicType = ()> + Clone + Debug + DeserializeOw
     /// Refuses what this version has no behaviour for.
     ///
     /// # Errors
-    /// `NotImplemented`, naming the fields.
+    /// `NotImplemented`, naming the field.
     fn not_implemented(&self) -> Result<(), Problem> {
-        let spec = self.common();
-        if spec.restart_stuck_pods != Some(true) {
+        if self.common().restart_stuck_pods != Some(true) {
             return Ok(());
         }
         Err(Problem::new(

@@ -46,9 +46,8 @@ pub async fn reconcile(object: Arc<EcrRegistry>, context: Arc<Context>) -> Resul
             context.attempts.reset(&uid);
             (Verdict::ready(message), COUNT_EVERY)
         }
-        Err(problem) => {
-            (Verdict::held_up(problem.clone(), false), context.retry(&uid, &problem).min(Duration::from_mins(1)))
-        }
+        // What is mended on AWS's side can't be watched; how often AWS is asked, the identity's back-off decides.
+        Err(problem) => (Verdict::held_up(problem.clone(), false), context.retry(&uid, &problem).min(COUNT_EVERY)),
     };
     status.observed_generation = Some(generation);
     status.conditions = conditions(&old.conditions, &verdict, generation, Timestamp::now());
