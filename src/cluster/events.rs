@@ -8,7 +8,7 @@ use k8s_openapi::api::core::v1::ObjectReference;
 use k8s_openapi::api::events::v1::Event;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta};
 use kube::api::PostParams;
-use kube::{Api, Client, Resource, ResourceExt};
+use kube::{Api, Client, Resource};
 
 /// What an event tells.
 #[derive(Debug, Clone)]
@@ -49,12 +49,18 @@ impl Events {
 
     /// Tells it of `object`.
     pub async fn tell<K: Resource<DynamicType = ()>>(&self, object: &K, what: &What) {
-        let event = event(object.object_ref(&()), what, &self.instance, Timestamp::now());
+        self.tell_of(object.object_ref(&()), what).await;
+    }
+
+    /// Tells it of an object that isn't at hand.
+    pub async fn tell_of(&self, about: ObjectReference, what: &What) {
+        let name = about.name.clone();
+        let event = event(about, what, &self.instance, Timestamp::now());
         // Those of cluster-scoped objects are kept in the namespace default, as everywhere in Kubernetes.
         let namespace = event.metadata.namespace.clone().unwrap_or_default();
         let api: Api<Event> = Api::namespaced(self.client.clone(), &namespace);
         if let Err(error) = api.create(&PostParams::default(), &event).await {
-            tracing::debug!(object = object.name_any(), reason = what.reason, %error, "event not written");
+            tracing::debug!(object = name, reason = what.reason, %error, "event not written");
         }
     }
 }

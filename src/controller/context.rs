@@ -1,7 +1,7 @@
 //! What every reconcile has at hand.
 
 use std::collections::{BTreeMap, HashMap};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -19,6 +19,7 @@ use crate::controller::checks::Checks;
 use crate::controller::contests::Contests;
 use crate::controller::pull_secret_verify::Verified;
 use crate::controller::registries::Registries;
+use crate::controller::stuck_pods::StuckPods;
 use crate::core::backoff;
 use crate::core::reason::{Class, Problem, Reason};
 use crate::metrics::Metrics;
@@ -81,6 +82,8 @@ pub struct Context {
     pub attempts: Attempts,
     /// When new tokens were asked for.
     pub renewals: Renewals,
+    /// Who wants stuck pods restarted.
+    pub stuck_pods: Arc<StuckPods>,
     /// Over ServiceAccounts.
     pub contests: Contests,
     /// Namespaces that pull secrets can't serve.

@@ -25,6 +25,7 @@ mod repository_observe;
 mod repository_parse;
 mod repository_status;
 mod service_accounts;
+mod stuck_pods;
 mod triggers;
 mod watches;
 mod wiring;

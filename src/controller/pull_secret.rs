@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use futures::{StreamExt, TryStreamExt};
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::Secret as KubeSecret;
+use k8s_openapi::api::core::v1::{ObjectReference, Secret as KubeSecret};
 use kube::ResourceExt;
 use kube::core::PartialObjectMeta;
 use kube::runtime::controller::Action;
@@ -23,8 +23,10 @@ use crate::controller::pull_secret_verify::verify;
 use crate::controller::pull_secret_write::write;
 use crate::controller::repository_parse::Stop;
 use crate::controller::service_accounts;
+use crate::controller::stuck_pods::Wanted;
 use crate::core::pull_secret::{MERGED, Seen, noted};
 use crate::core::reason::{Problem, Reason};
+use crate::core::stuck_pods::Wish;
 
 type KubeSecretMeta = PartialObjectMeta<KubeSecret>;
 
@@ -37,6 +39,9 @@ const CONCURRENT_READS: usize = 16;
 /// Where the API server fails; everything else is told in the status.
 pub async fn reconcile<K: PullSecret>(object: Arc<K>, context: Arc<Context>) -> Result<Action, kube::Error> {
     let (object, context) = (&*object, &*context);
+    if object.meta().deletion_timestamp.is_some() || is_suspended(object) {
+        context.stuck_pods.want(&object.owner().uid, None);
+    }
     if object.meta().deletion_timestamp.is_some() {
         return let_go(object, context).await;
     }
@@ -79,7 +84,21 @@ async fn pass<K: PullSecret>(object: &K, context: &Context) -> Result<(Desired, 
     service_accounts::bring_about(object, context, &desired, &mut served).await;
     remove_unwanted(object, context, &desired, &seen, &mut served).await;
     verify(object, context, &desired, &mut served).await;
+    served.hindrance = context.stuck_pods.want(&object.owner().uid, restarts(object, &desired, &served).as_ref());
     Ok((desired, served))
+}
+
+/// The pods that are to be restarted for this object, if it wants any to be.
+fn restarts<K: PullSecret>(object: &K, desired: &Desired, served: &Served) -> Option<Wanted> {
+    object.common().restart_stuck_pods.filter(|wanted| *wanted)?;
+    let wish = Wish {
+        hosts: desired.by_host().into_keys().map(str::to_owned).collect(),
+        secret: desired.name.clone(),
+        namespaces: served.ready.keys().cloned().collect(),
+    };
+    // Its version changes with every status; events needn't name it.
+    let about = ObjectReference { resource_version: None, ..object.object_ref(&()) };
+    Some(Wanted { wish, about })
 }
 
 /// A finalizer only where deletion has something to do: Secrets of our own go with their owner, but ServiceAccounts are set

@@ -11,7 +11,7 @@ use crate::api::{ClusterEcrPullSecret, EcrPullSecret, PullSecretSpec, PullSecret
 use crate::controller::context::Context;
 use crate::core::glob;
 use crate::core::pull_secret::SecretOwner;
-use crate::core::reason::{Problem, Reason};
+use crate::core::reason::Problem;
 use crate::core::selector::{NamespaceView, selects};
 
 /// A namespace with its labels.
@@ -73,20 +73,6 @@ pub trait PullSecret: Resource<DynamicType = ()> + Clone + Debug + DeserializeOw
     /// For its Secrets.
     fn template_annotations(&self) -> BTreeMap<String, String> {
         self.common().secret_template.as_ref().and_then(|template| template.annotations.clone()).unwrap_or_default()
-    }
-
-    /// Refuses what this version has no behaviour for.
-    ///
-    /// # Errors
-    /// `NotImplemented`, naming the field.
-    fn not_implemented(&self) -> Result<(), Problem> {
-        if self.common().restart_stuck_pods != Some(true) {
-            return Ok(());
-        }
-        Err(Problem::new(
-            Reason::NotImplemented,
-            "not built in this version: restartStuckPods; nothing is written until it is taken out of the spec",
-        ))
     }
 }
 

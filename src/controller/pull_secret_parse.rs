@@ -86,7 +86,6 @@ struct Asked {
 /// # Errors
 /// Where nothing of it can be served.
 pub(super) async fn desired<K: PullSecret>(object: &K, context: &Context) -> Result<Desired, Problem> {
-    object.not_implemented()?;
     let (mut minters, mut asked, mut failures) = (BTreeMap::new(), Vec::new(), Vec::new());
     for entry in object.entries() {
         match offered(entry, object.common().access, context).await {

@@ -45,6 +45,8 @@ pub struct Served {
     pub(super) tokens: Tokens,
     /// Somebody else wrote at the same time.
     pub again_soon: bool,
+    /// What keeps the operator from doing all that is asked for beside the Secrets.
+    pub hindrance: Option<Problem>,
     /// When to look at what somebody keeps undoing.
     look_at: Option<Timestamp>,
     /// Why a registry doesn't let the tokens read what is to be verified, and whether it once did.
@@ -226,6 +228,9 @@ fn verdict(desired: &Desired, served: &Served, now: Timestamp) -> (Verdict, Opti
     }
     if let Some((problem, was_ready)) = &served.unverified {
         return hold(problem.clone(), *was_ready && problem.reason.class() == Class::Retrying);
+    }
+    if let Some(problem) = &served.hindrance {
+        return hold(problem.clone(), false);
     }
     let denied = if desired.denied.is_empty() {
         String::new()

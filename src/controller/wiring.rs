@@ -19,12 +19,13 @@ use tracing::Instrument;
 
 use crate::api::{ClusterEcrPullSecret, EcrPullSecret, EcrRegistry, EcrRepository};
 use crate::aws::{Clocks, RegistryClient, SessionOptions, Snapshots, Tokens};
-use crate::cluster::{AccessKeys, Events, Gone, MergedSecrets, Statuses};
+use crate::cluster::{AccessKeys, Events, Gone, MergedSecrets, Pods, Statuses};
 use crate::controller::checks::Checks;
 use crate::controller::contests::Contests;
 use crate::controller::context::{Attempts, Changes, Context, FailingNamespaces, RegistryChange, Renewals};
 use crate::controller::pull_secret_verify::Verified;
 use crate::controller::registries::Registries;
+use crate::controller::stuck_pods::{StuckPods, restart};
 use crate::controller::triggers::{Dependants, Triggers, ask};
 use crate::controller::watches::{all_read, stores};
 use crate::controller::{pull_secret, registry, repository};
@@ -97,6 +98,8 @@ pub async fn run(
     let (stores, dependants) = stores(&client, &queues, &registry_changed, &gone, &mut tasks);
     let (key_sender, key_changes) = mpsc::unbounded_channel();
     let keys = AccessKeys::new(client.clone(), &options.namespace, key_sender);
+    let (stuck_pods, wishes) = StuckPods::new();
+    let stuck_pods = Arc::new(stuck_pods);
     let context = Arc::new(Context {
         registries: Registries::new(
             stores.registries.clone(),
@@ -114,6 +117,7 @@ pub async fn run(
         statuses: Statuses::default(),
         attempts: Attempts::default(),
         renewals: Renewals::default(),
+        stuck_pods: stuck_pods.clone(),
         contests: Contests::default(),
         failing: FailingNamespaces::default(),
         checks: Checks::new(Timestamp::now()),
@@ -129,6 +133,9 @@ pub async fn run(
 
     tasks.spawn(forget(deletions, context.clone()));
     tasks.spawn(watch_clocks(context.clocks, dependants.clone()));
+    let pods = Pods::new(context.client.clone());
+    let accounts = stores.service_accounts.clone();
+    tasks.spawn(restart(stuck_pods, wishes, pods, context.events.clone(), accounts, dependants.clone()));
     tasks.spawn(relay_registries(registry_changed.subscribe(), dependants));
     tasks.spawn(relay_keys(key_changes, stores.registries.clone(), queues.registries.clone()));
     let all_read = tokio::select! {
@@ -263,6 +270,7 @@ async fn forget(mut deletions: mpsc::UnboundedReceiver<(String, Gone)>, context:
         context.checks.forget(&gone.uid);
         context.renewals.forget(&gone.uid);
         context.verified.forget(&gone.uid);
+        context.stuck_pods.want(&gone.uid, None);
         context.contests.forget(&gone.uid);
         context.failing.forget(&gone.uid);
         context.merged_secrets.forget(&gone.uid);

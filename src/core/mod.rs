@@ -17,6 +17,7 @@ pub mod reason;
 pub mod repository;
 pub mod scope;
 pub mod selector;
+pub mod stuck_pods;
 pub mod token;
 pub mod token_slot;
 pub mod trust;

@@ -49,8 +49,6 @@ pub enum Reason {
     SecretConflict,
     /// Some namespaces couldn't be served.
     PartiallyFailed,
-    /// A field of the spec has no behaviour in this version.
-    NotImplemented,
 }
 
 /// What a reason means for the object that carries it.
@@ -68,7 +66,7 @@ pub enum Class {
 
 impl Reason {
     /// All of them.
-    pub const ALL: [Self; 23] = [
+    pub const ALL: [Self; 22] = [
         Self::Ready,
         Self::Progressing,
         Self::Invalid,
@@ -91,7 +89,6 @@ impl Reason {
         Self::Expired,
         Self::SecretConflict,
         Self::PartiallyFailed,
-        Self::NotImplemented,
     ];
 
     /// As written in conditions, events and labels.
@@ -120,7 +117,6 @@ impl Reason {
             Self::Expired => "Expired",
             Self::SecretConflict => "SecretConflict",
             Self::PartiallyFailed => "PartiallyFailed",
-            Self::NotImplemented => "NotImplemented",
         }
     }
 
@@ -146,8 +142,7 @@ impl Reason {
             | Self::Contested
             | Self::AlreadyExists
             | Self::AdoptionDenied
-            | Self::SecretConflict
-            | Self::NotImplemented => Class::Stalled,
+            | Self::SecretConflict => Class::Stalled,
             Self::PlanPending | Self::Suspended => Class::Held,
         }
     }

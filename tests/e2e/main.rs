@@ -54,6 +54,7 @@ mod restart;
 mod scope;
 mod semantics;
 mod session_end;
+mod stuck_pods;
 mod template;
 mod unread;
 mod verify;

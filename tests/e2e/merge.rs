@@ -3,8 +3,9 @@
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use ecr_operator::api::EcrPullSecret;
+use k8s_openapi::ByteString;
 use k8s_openapi::api::core::v1::Secret;
-use kube::api::{Api, DeleteParams, Patch, PatchParams};
+use kube::api::{Api, DeleteParams, Patch, PatchParams, PostParams};
 use serde_json::{Value, json};
 
 use crate::support::world::World;
@@ -178,4 +179,35 @@ async fn what_cannot_be_merged_into_is_left_as_it_is_and_told_by_name() {
         assert_eq!(secrets.get("shared").await.unwrap(), before);
         world.delete(&secrets, "shared").await;
     }
+}
+
+#[tokio::test]
+async fn those_who_write_at_the_same_time_lose_nothing_and_nor_do_we() {
+    let world = World::new("merge-race").await;
+    world.ecr.set_token_lifetime(std::time::Duration::from_secs(4));
+    world.apply(&foreign(&world, r#"{"auths":{}}"#)).await;
+    merge(&world, "pull").await;
+    let secrets: Api<Secret> = world.api();
+    let writers = (0..3).map(|writer| {
+        let secrets = secrets.clone();
+        async move {
+            for number in 0..30 {
+                loop {
+                    let mut secret = secrets.get("shared").await.unwrap();
+                    let mut theirs = document(&secret);
+                    theirs["auths"][format!("of-{writer}-{number}.example")] = json!({"auth": "eDp5"});
+                    let text = ByteString(theirs.to_string().into_bytes());
+                    secret.data.get_or_insert_default().insert(".dockerconfigjson".to_owned(), text);
+                    if secrets.replace("shared", &PostParams::default(), &secret).await.is_ok() {
+                        break;
+                    }
+                }
+            }
+        }
+    });
+    futures::future::join_all(writers).await;
+    let all = |secret: &Secret| {
+        has_ours(secret) && document(secret)["auths"].as_object().is_some_and(|auths| auths.len() == 91)
+    };
+    world.until(&secrets, "shared", "with all entries", all).await;
 }

@@ -112,6 +112,8 @@ pub async fn install(cluster: &Cluster) -> PathBuf {
             "templates/serviceaccount.yaml",
             "--show-only",
             "templates/rbac.yaml",
+            "--set",
+            "restartStuckPods.enabled=true",
         ])
         .await;
     let namespace = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE}}).to_string();

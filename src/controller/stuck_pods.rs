@@ -1,0 +1,258 @@
+//! `restartStuckPods`: one watch of pods for all pull secrets that want it, as long as there is one.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use futures::StreamExt;
+use futures::stream::BoxStream;
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::{ObjectReference, ServiceAccount};
+use kube::runtime::reflector::{ObjectRef, Store};
+use tokio::sync::mpsc;
+use tokio::time::{Instant, sleep_until};
+
+use crate::cluster::{Events, Evicted, PodNews, Pods, What};
+use crate::controller::triggers::Dependants;
+use crate::core::reason::{Problem, Reason};
+use crate::core::stuck_pods::{Decision, StuckPod, Wish, decide};
+
+/// Between tries where a disruption budget or the API server is in the way.
+const PAUSE: Duration = Duration::from_secs(10);
+
+/// What a pull secret wants, and who it is.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Wanted {
+    /// Which pods.
+    pub wish: Wish,
+    /// For events.
+    pub about: ObjectReference,
+}
+
+/// Where pull secrets say what they want, by UID.
+pub struct StuckPods {
+    wanted: Mutex<BTreeMap<String, Wanted>>,
+    changed: mpsc::UnboundedSender<()>,
+    forbidden: Arc<Mutex<bool>>,
+}
+
+/// The other end.
+pub struct Inbox {
+    changed: mpsc::UnboundedReceiver<()>,
+    forbidden: Arc<Mutex<bool>>,
+}
+
+impl StuckPods {
+    /// Both ends.
+    #[must_use]
+    pub fn new() -> (Self, Inbox) {
+        let (changed, receiver) = mpsc::unbounded_channel();
+        let forbidden = Arc::new(Mutex::new(false));
+        let inbox = Inbox { changed: receiver, forbidden: forbidden.clone() };
+        (Self { wanted: Mutex::default(), changed, forbidden }, inbox)
+    }
+
+    /// What a pull secret wants from now on: `None` for nothing. Returns what is in the way of it, as far as known.
+    pub fn want(&self, uid: &str, wanted: Option<&Wanted>) -> Option<Problem> {
+        let mut all = self.wanted.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = match wanted {
+            Some(wanted) => all.insert(uid.to_owned(), wanted.clone()),
+            None => all.remove(uid),
+        };
+        if before.as_ref() != wanted {
+            // A closed channel means that the process is ending.
+            let _ = self.changed.send(());
+        }
+        let forbidden = wanted.is_some() && *self.forbidden.lock().unwrap_or_else(PoisonError::into_inner);
+        forbidden.then(|| {
+            Problem::new(
+                Reason::Denied,
+                "restartStuckPods: the operator may not watch and evict pods; set restartStuckPods.enabled=true in the values of its chart. The Secrets are kept fresh",
+            )
+        })
+    }
+
+    fn all(&self) -> BTreeMap<String, Wanted> {
+        self.wanted.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+/// What the task keeps.
+struct Task {
+    pods: Pods,
+    events: Events,
+    accounts: Store<ServiceAccount>,
+    stuck: BTreeMap<String, StuckPod>,
+    /// Once for each pod.
+    evicted: HashSet<String>,
+    /// When a pod of a controller was first evicted for a pull secret.
+    controllers: HashMap<(String, String), Timestamp>,
+}
+
+/// Watches and evicts, until the process ends.
+pub async fn restart(
+    wanted: Arc<StuckPods>,
+    mut inbox: Inbox,
+    pods: Pods,
+    events: Events,
+    accounts: Store<ServiceAccount>,
+    dependants: Dependants,
+) -> &'static str {
+    let mut watch: Option<BoxStream<'static, PodNews>> = None;
+    let mut retry: Option<Instant> = None;
+    let mut task =
+        Task { pods, events, accounts, stuck: BTreeMap::new(), evicted: HashSet::new(), controllers: HashMap::new() };
+    loop {
+        let news = async {
+            match &mut watch {
+                Some(watch) => watch.next().await,
+                None => std::future::pending().await,
+            }
+        };
+        let again = async {
+            match retry {
+                Some(at) => sleep_until(at).await,
+                None => std::future::pending().await,
+            }
+        };
+        let forbidden = tokio::select! {
+            changed = inbox.changed.recv() => match changed {
+                Some(()) => None,
+                None => return "watch of pods",
+            },
+            () = again => None,
+            news = news => match news {
+                Some(news) => task.note(news),
+                None => return "watch of pods",
+            },
+        };
+        let all = wanted.all();
+        if all.is_empty() {
+            watch = None;
+            task.stuck.clear();
+            continue;
+        }
+        if watch.is_none() {
+            watch = Some(task.pods.watch());
+        }
+        let outcome = task.act(&all).await;
+        retry = outcome.again.then(|| Instant::now() + PAUSE);
+        if let Some(forbidden) = forbidden.or(outcome.forbidden.then_some(true)) {
+            let before =
+                std::mem::replace(&mut *inbox.forbidden.lock().unwrap_or_else(PoisonError::into_inner), forbidden);
+            if before != forbidden {
+                dependants.all_pull_secrets();
+            }
+        }
+    }
+}
+
+#[derive(Default)]
+struct Outcome {
+    again: bool,
+    forbidden: bool,
+}
+
+impl Task {
+    /// Returns whether the operator may watch, where that was told.
+    fn note(&mut self, news: PodNews) -> Option<bool> {
+        match news {
+            PodNews::Relisting => self.stuck.clear(),
+            PodNews::Pod(pod) => match *pod {
+                Ok(pod) => drop(self.stuck.insert(pod.uid.clone(), pod)),
+                Err(uid) => {
+                    self.stuck.remove(&uid);
+                    self.evicted.remove(&uid);
+                }
+            },
+            PodNews::Forbidden => return Some(true),
+            PodNews::Interrupted => return None,
+        }
+        Some(false)
+    }
+
+    async fn act(&mut self, wanted: &BTreeMap<String, Wanted>) -> Outcome {
+        let mut outcome = Outcome::default();
+        self.controllers.retain(|(_, uid), _| wanted.contains_key(uid));
+        for (uid, wanted) in wanted {
+            for pod in self.stuck.values().cloned().collect::<Vec<_>>() {
+                let Some(controller) = pod.controller().map(str::to_owned) else { continue };
+                let key = (controller, uid.clone());
+                let decision = decide(
+                    &pod,
+                    &wanted.wish,
+                    self.account_has(&pod, &wanted.wish.secret),
+                    self.controllers.get(&key).copied(),
+                );
+                if decision == Decision::Leave || self.evicted.contains(&pod.uid) {
+                    continue;
+                }
+                if decision == Decision::InVain {
+                    self.evicted.insert(pod.uid.clone());
+                    let note = format!(
+                        "pod {}/{} came without the Secret {} as well, and is left alone: its template names imagePullSecrets of its own; add it there",
+                        pod.namespace, pod.name, wanted.wish.secret
+                    );
+                    self.events.tell_of(wanted.about.clone(), &What::warning("StuckPodLeft", note)).await;
+                    continue;
+                }
+                let now = Timestamp::now();
+                match self.pods.evict(&pod).await {
+                    Ok(Evicted::Done) => {
+                        self.evicted.insert(pod.uid.clone());
+                        self.controllers.entry(key).or_insert(now);
+                        self.tell(&pod, wanted).await;
+                    }
+                    Ok(Evicted::Later) => outcome.again = true,
+                    Ok(Evicted::Forbidden) => outcome.forbidden = true,
+                    Err(error) => {
+                        tracing::warn!(pod = pod.name, namespace = pod.namespace, %error, "eviction failed");
+                        outcome.again = true;
+                    }
+                }
+            }
+        }
+        outcome
+    }
+
+    /// Whether a new pod of that ServiceAccount would be admitted with the Secret.
+    fn account_has(&self, pod: &StuckPod, secret: &str) -> bool {
+        let account = self.accounts.get(&ObjectRef::new(&pod.service_account).within(&pod.namespace));
+        account.is_some_and(|account| account.image_pull_secrets.iter().flatten().any(|entry| entry.name == secret))
+    }
+
+    async fn tell(&self, pod: &StuckPod, wanted: &Wanted) {
+        let secret = &wanted.wish.secret;
+        let reference = ObjectReference {
+            api_version: Some("v1".to_owned()),
+            kind: Some("Pod".to_owned()),
+            namespace: Some(pod.namespace.clone()),
+            name: Some(pod.name.clone()),
+            uid: Some(pod.uid.clone()),
+            ..ObjectReference::default()
+        };
+        let what = format!(
+            "evicted: it waited for an image and was admitted without the Secret {secret}, which a new one gets"
+        );
+        self.events.tell_of(reference, &What::done("StuckPodEvicted", what.clone())).await;
+        let note = format!("pod {}/{} was {what}", pod.namespace, pod.name);
+        self.events.tell_of(wanted.about.clone(), &What::done("StuckPodEvicted", note)).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn without_the_right_whoever_asks_for_it_is_told_which_value_to_set() {
+        let (stuck_pods, inbox) = StuckPods::new();
+        let wanted = Wanted { wish: Wish::default(), about: ObjectReference::default() };
+        assert_eq!(stuck_pods.want("u", Some(&wanted)), None);
+        *inbox.forbidden.lock().unwrap() = true;
+        let told = stuck_pods.want("u", Some(&wanted)).unwrap();
+        assert_eq!(told.reason, Reason::Denied);
+        assert!(told.message.contains("restartStuckPods.enabled=true"), "{told}");
+        assert_eq!(stuck_pods.want("u", None), None);
+    }
+}

@@ -1,0 +1,184 @@
+//! Pods that wait in an image pull error because they were admitted without the Secret: which of them to evict, so that their
+//! controllers make new ones that have it.
+
+use std::collections::BTreeSet;
+
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::{ContainerStatus, Pod};
+
+/// What the kubelet says of a container whose image it can't pull.
+const PULL_ERRORS: [&str; 2] = ["ErrImagePull", "ImagePullBackOff"];
+
+/// A pod that waits for images: of all that a pod is, what is decided by.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StuckPod {
+    /// Where it is.
+    pub namespace: String,
+    /// Its name.
+    pub name: String,
+    /// Its UID.
+    pub uid: String,
+    /// UID of whatever makes a new one when it goes.
+    controller: Option<String>,
+    created: Option<Timestamp>,
+    /// The ServiceAccount that it runs as.
+    pub service_account: String,
+    secrets: BTreeSet<String>,
+    images: Vec<String>,
+}
+
+impl StuckPod {
+    /// `None` where the pod waits for no image, or is going.
+    #[must_use]
+    pub fn read(pod: &Pod) -> Option<Self> {
+        let (spec, status) = (pod.spec.as_ref()?, pod.status.as_ref()?);
+        let waits = |status: &&ContainerStatus| {
+            let waiting = status.state.as_ref().and_then(|state| state.waiting.as_ref());
+            waiting.and_then(|waiting| waiting.reason.as_deref()).is_some_and(|reason| PULL_ERRORS.contains(&reason))
+        };
+        let statuses = status.container_statuses.iter().chain(&status.init_container_statuses).flatten();
+        let waiting: BTreeSet<_> = statuses.filter(waits).map(|status| status.name.as_str()).collect();
+        let containers = spec.containers.iter().chain(spec.init_containers.iter().flatten());
+        let images: Vec<_> = containers
+            .filter(|container| waiting.contains(container.name.as_str()))
+            .filter_map(|container| container.image.clone())
+            .collect();
+        if images.is_empty() || pod.metadata.deletion_timestamp.is_some() {
+            return None;
+        }
+        let owners = pod.metadata.owner_references.iter().flatten();
+        Some(Self {
+            namespace: pod.metadata.namespace.clone()?,
+            name: pod.metadata.name.clone()?,
+            uid: pod.metadata.uid.clone()?,
+            controller: owners.filter(|owner| owner.controller == Some(true)).map(|owner| owner.uid.clone()).next(),
+            created: pod.metadata.creation_timestamp.as_ref().map(|time| time.0),
+            service_account: spec.service_account_name.clone().unwrap_or_else(|| "default".to_owned()),
+            secrets: spec.image_pull_secrets.iter().flatten().map(|secret| secret.name.clone()).collect(),
+            images,
+        })
+    }
+
+    /// UID of whatever makes a new one when it goes.
+    #[must_use]
+    pub fn controller(&self) -> Option<&str> {
+        self.controller.as_deref()
+    }
+}
+
+/// A pull secret that wants stuck pods restarted.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Wish {
+    /// The hosts that its Secrets open.
+    pub hosts: BTreeSet<String>,
+    /// The name of its Secrets.
+    pub secret: String,
+    /// Where they are.
+    pub namespaces: BTreeSet<String>,
+}
+
+/// What to do about a pod.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Decision {
+    /// Nothing: the Secret wouldn't help it, or nobody would make a new one.
+    Leave,
+    /// Evict it.
+    Evict,
+    /// Nothing more: an earlier one of its controller was evicted, and this one came without the Secret as well.
+    InVain,
+}
+
+/// Decides about `pod`. `account_has_it`: a new pod of its ServiceAccount would be admitted with the Secret.
+/// `evicted_before`: when a pod of its controller was first evicted for that.
+#[must_use]
+pub fn decide(pod: &StuckPod, wish: &Wish, account_has_it: bool, evicted_before: Option<Timestamp>) -> Decision {
+    let opens = |image: &String| image.split_once('/').is_some_and(|(host, _)| wish.hosts.contains(host));
+    let helps = wish.namespaces.contains(&pod.namespace)
+        && pod.images.iter().any(opens)
+        && !pod.secrets.contains(&wish.secret)
+        && account_has_it
+        && pod.controller.is_some();
+    match (helps, evicted_before, pod.created) {
+        (false, ..) => Decision::Leave,
+        // Its time has whole seconds: in doubt it is an old one.
+        (true, Some(before), Some(created)) if created > before => Decision::InVain,
+        (true, ..) => Decision::Evict,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    const HOST: &str = "123456789012.dkr.ecr.eu-west-1.amazonaws.com";
+
+    fn pod() -> Value {
+        json!({
+            "metadata": {
+                "namespace": "a", "name": "p", "uid": "u", "creationTimestamp": "2026-01-01T00:00:10Z",
+                "ownerReferences": [{"apiVersion": "apps/v1", "kind": "ReplicaSet", "name": "r", "uid": "r", "controller": true}],
+            },
+            "spec": {"containers": [{"name": "c", "image": format!("{HOST}/team-a/app:1")}]},
+            "status": {"containerStatuses": [status("c", "ImagePullBackOff")]},
+        })
+    }
+
+    fn status(name: &str, reason: &str) -> Value {
+        json!({"name": name, "ready": false, "restartCount": 0, "image": "", "imageID": "", "state": {"waiting": {"reason": reason}}})
+    }
+
+    fn read(pod: &Value) -> Option<StuckPod> {
+        StuckPod::read(&serde_json::from_value(pod.clone()).unwrap())
+    }
+
+    fn wish() -> Wish {
+        Wish { hosts: [HOST.to_owned()].into(), secret: "pull".into(), namespaces: ["a".to_owned()].into() }
+    }
+
+    fn decided(pod: &Value, account_has_it: bool, before: Option<&str>) -> Decision {
+        let before = before.map(|time| time.parse().unwrap());
+        read(pod).map_or(Decision::Leave, |pod| decide(&pod, &wish(), account_has_it, before))
+    }
+
+    #[test]
+    fn a_pod_that_came_without_the_secret_and_waits_for_our_image_is_evicted() {
+        assert_eq!(decided(&pod(), true, None), Decision::Evict);
+        let mut init = pod();
+        init["spec"]["initContainers"] = json!([{"name": "i", "image": format!("{HOST}/team-a/init:1")}]);
+        init["spec"]["containers"][0]["image"] = json!("docker.io/app");
+        init["status"] = json!({"initContainerStatuses": [status("i", "ErrImagePull")]});
+        assert_eq!(decided(&init, true, None), Decision::Evict);
+    }
+
+    #[test]
+    fn every_other_pod_is_left_alone() {
+        let change = |pointer: &str, value: Value| {
+            let mut pod = pod();
+            let (parent, key) = pointer.rsplit_once('/').unwrap();
+            pod.pointer_mut(parent).unwrap()[key] = value;
+            pod
+        };
+        for (pod, why) in [
+            (change("/spec/imagePullSecrets", json!([{"name": "pull"}])), "it has the Secret"),
+            (change("/metadata/ownerReferences", json!([])), "nobody makes a new one"),
+            (change("/metadata/ownerReferences/0/controller", json!(false)), "nobody makes a new one"),
+            (change("/metadata/deletionTimestamp", json!("2026-01-01T00:00:00Z")), "it is going"),
+            (change("/metadata/namespace", json!("b")), "the Secret isn't there"),
+            (change("/spec/containers/0/image", json!("docker.io/app:1")), "another host"),
+            (change("/spec/containers/0/image", json!(format!("{HOST}.example.com/app:1"))), "a look-alike"),
+            (change("/status/containerStatuses", json!([status("c", "CrashLoopBackOff")])), "another trouble"),
+            (change("/status/containerStatuses", json!([status("other", "ErrImagePull")])), "another container"),
+        ] {
+            assert_eq!(decided(&pod, true, None), Decision::Leave, "{why}");
+        }
+        assert_eq!(decided(&pod(), false, None), Decision::Leave, "a new one would come without it, too");
+    }
+
+    #[test]
+    fn a_controller_whose_new_pods_come_without_it_is_not_asked_again() {
+        assert_eq!(decided(&pod(), true, Some("2026-01-01T00:00:09Z")), Decision::InVain);
+        assert_eq!(decided(&pod(), true, Some("2026-01-01T00:00:10.5Z")), Decision::Evict, "made before that");
+    }
+}
