@@ -19,7 +19,7 @@ use crate::core::pull_secret::{
     TokenLives, docker_config, docker_entry, only_one_host, template_data,
 };
 use crate::core::reason::{Problem, Reason};
-use crate::core::token::Token;
+use crate::core::token::{Token, fingerprint};
 
 /// Writes to the API server under way at once, for one object.
 const CONCURRENT_WRITES: usize = 16;
@@ -54,16 +54,22 @@ pub(super) async fn write<K: PullSecret>(
         async move {
             let outcome = match (holder, contents) {
                 (Holder::Another(owner), _) => Err(foreign(&writer.name, &format!("it belongs to {owner}"))),
-                (_, Err(problem)) => there.and_then(|there| there.marks.clone()).map(Written::Kept).ok_or(problem),
+                (_, Err(Unwritten::NoToken(problem))) => {
+                    there.and_then(|there| there.marks.clone()).map(Written::Kept).ok_or(problem)
+                }
+                (_, Err(Unwritten::Unfit(problem))) => {
+                    return (namespace, there.and_then(|there| there.marks.clone()), Err(problem));
+                }
                 (Holder::Nobody(orphan), Ok(contents)) => {
                     put(context, writer, &namespace, &contents, there, orphan.as_ref()).await
                 }
             };
-            (namespace, outcome)
+            (namespace, None, outcome)
         }
     });
     let mut answers = requests.buffer_unordered(CONCURRENT_WRITES);
-    while let Some((namespace, outcome)) = answers.next().await {
+    while let Some((namespace, aging, outcome)) = answers.next().await {
+        served.ready.extend(aging.map(|marks| (namespace.clone(), marks)));
         match outcome {
             Ok(Written::Kept(marks) | Written::Done(marks)) => drop(served.ready.insert(namespace, marks)),
             Ok(Written::Terminating) => drop(served.terminating.insert(namespace)),
@@ -120,8 +126,15 @@ struct Contents {
     marks: Marks,
     /// Whether every host that is asked for has its token in it.
     complete: bool,
-    /// Whether any of its tokens isn't overdue.
-    renewed: bool,
+}
+
+/// Why there is nothing to write.
+#[derive(Clone)]
+enum Unwritten {
+    /// No token at all is to be had: what is there stays as good as it is.
+    NoToken(Problem),
+    /// What is declared can't be written with these tokens, so that what is there is renewed no more.
+    Unfit(Problem),
 }
 
 /// What a Secret gets.
@@ -132,14 +145,12 @@ enum Payload {
     Entries(Entries),
 }
 
-/// # Errors
-/// Why there is nothing to write: no token at all is to be had, or it doesn't fit.
 fn contents<K: PullSecret>(
     object: &K,
     variant: &Variant,
     tokens: &Tokens,
     all_usable: bool,
-) -> Result<Contents, Problem> {
+) -> Result<Contents, Unwritten> {
     let token = |login: &Login| tokens.get(&login.token).and_then(|lookup| lookup.token.clone());
     let held: Vec<_> = variant.logins.iter().filter_map(|login| Some((login.host.as_str(), token(login)?))).collect();
     let first_to_end = held.iter().map(|(_, token)| &**token).min_by_key(|token: &&Token| token.life.expires_at);
@@ -147,20 +158,22 @@ fn contents<K: PullSecret>(
     let (Some(first_to_end), Some(refresh_at)) = (first_to_end, first_due) else {
         let failures = variant.logins.iter().filter_map(|login| tokens.get(&login.token)?.failure.as_ref());
         let problem = failures.map(|(error, _)| error.problem("*")).next();
-        return Err(problem.unwrap_or_else(|| Problem::new(Reason::Transient, "no token yet")));
+        return Err(Unwritten::NoToken(problem.unwrap_or_else(|| Problem::new(Reason::Transient, "no token yet"))));
     };
     let entries: Vec<_> = held.iter().map(|(host, token)| (*host, &**token)).collect();
-    let payload = payload(object, variant, &entries)?;
+    let payload = payload(object, variant, &entries).map_err(Unwritten::Unfit)?;
+    let lives = variant.logins.iter().filter_map(|login| {
+        Some((login.host.as_str(), token(login)?.life, fingerprint(&[&login.token.scope.to_string()])))
+    });
+    let lives: Vec<_> = lives.collect();
     let marks = Marks {
         owner: object.owner(),
         content: variant.content.clone(),
-        tokens: TokenLives::of(held.iter().map(|(host, token)| (*host, token.life))),
+        tokens: TokenLives::of(lives.iter().map(|(host, life, rights)| (*host, *life, rights.as_str()))),
         life: first_to_end.life,
         refresh_at,
     };
-    let renewed = |login: &Login| tokens.get(&login.token).is_some_and(|lookup| lookup.failure.is_none());
-    let renewed = variant.logins.iter().any(renewed);
-    Ok(Contents { payload, marks, complete: all_usable && held.len() == variant.logins.len(), renewed })
+    Ok(Contents { payload, marks, complete: all_usable && held.len() == variant.logins.len() })
 }
 
 fn payload<K: PullSecret>(object: &K, variant: &Variant, held: &[(&str, &Token)]) -> Result<Payload, Problem> {
@@ -187,8 +200,7 @@ fn payload<K: PullSecret>(object: &K, variant: &Variant, held: &[(&str, &Token)]
 
 /// The marks of a Secret that is better left alone: it holds the very same, or what outlasts it.
 fn better(there: &Seen, contents: &Contents) -> Option<Marks> {
-    let better = there.holds(&contents.marks)
-        || there.outlasts(&contents.marks, contents.complete, contents.renewed, Timestamp::now());
+    let better = there.holds(&contents.marks) || there.outlasts(&contents.marks, contents.complete, Timestamp::now());
     there.marks.clone().filter(|_| better)
 }
 

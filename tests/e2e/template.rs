@@ -97,3 +97,17 @@ async fn more_hosts_than_one_are_refused_with_their_number() {
     world.pull_secret_says("pull", "True", "Ready").await;
     world.delete(&world.api::<EcrPullSecret>(), "pull").await;
 }
+
+#[tokio::test]
+async fn a_secret_that_can_be_renewed_no_more_is_not_called_ready() {
+    let world = World::new("template-outgrown").await;
+    let template = json!({"data": {"p": "{password}"}});
+    world.pull_secret("pull", json!({"format": "Template", "secretTemplate": template})).await;
+    world.pull_secret_says("pull", "True", "Ready").await;
+    let before = world.api::<Secret>().get("pull").await.unwrap();
+    world.register(json!({"pull": {"regions": ["us-east-1"]}})).await;
+    let status = world.pull_secret_says("pull", "False", "Invalid").await.status.unwrap();
+    assert!(status.conditions[0].message.contains("means 2"), "{:?}", status.conditions);
+    assert!(status.expires_at.is_some(), "what is there goes on ageing");
+    assert_eq!(world.api::<Secret>().get("pull").await.unwrap(), before);
+}

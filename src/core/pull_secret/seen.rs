@@ -67,10 +67,10 @@ pub struct Marks {
 pub struct TokenLives(String);
 
 impl TokenLives {
-    /// Of these hosts.
-    pub fn of<'a>(lives: impl IntoIterator<Item = (&'a str, Life)>) -> Self {
-        let told = |(host, life): (&str, Life)| {
-            format!("{host} {} {}", life.issued_at.as_second(), life.expires_at.as_second())
+    /// Of these hosts, each with a short name for what its token may do.
+    pub fn of<'a>(lives: impl IntoIterator<Item = (&'a str, Life, &'a str)>) -> Self {
+        let told = |(host, life, rights): (&str, Life, &str)| {
+            format!("{host} {} {} {rights}", life.issued_at.as_second(), life.expires_at.as_second())
         };
         Self(lives.into_iter().map(told).collect::<Vec<_>>().join(","))
     }
@@ -78,8 +78,21 @@ impl TokenLives {
     /// When the token for `host` ends; `None` where there is none.
     #[must_use]
     pub fn end(&self, host: &str) -> Option<Timestamp> {
-        let life = self.0.split(',').find_map(|entry| entry.strip_prefix(host)?.strip_prefix(' '))?;
-        Timestamp::from_second(life.split_once(' ')?.1.parse().ok()?).ok()
+        self.token(host).map(|token| token.life.expires_at)
+    }
+
+    fn token(&self, host: &str) -> Option<NotedToken<'_>> {
+        self.all().find(|token| token.host == host)
+    }
+
+    fn all(&self) -> impl Iterator<Item = NotedToken<'_>> {
+        let second = |text: &str| Timestamp::from_second(text.parse().ok()?).ok();
+        self.0.split(',').filter_map(move |entry| {
+            let mut parts = entry.split(' ');
+            let host = parts.next()?;
+            let life = Life { issued_at: second(parts.next()?)?, expires_at: second(parts.next()?)? };
+            Some(NotedToken { host, life, rights: parts.next()? })
+        })
     }
 
     /// As it is noted.
@@ -87,6 +100,13 @@ impl TokenLives {
     pub fn as_str(&self) -> &str {
         &self.0
     }
+}
+
+/// A token, as it is noted on the Secret that holds it.
+struct NotedToken<'a> {
+    host: &'a str,
+    life: Life,
+    rights: &'a str,
 }
 
 impl Marks {
@@ -166,16 +186,28 @@ impl Seen {
         self.intact && self.marks.as_ref().is_some_and(is_good)
     }
 
-    /// Whether it is better left as it is than overwritten with `offered`: because it works for a while yet and not all
-    /// its tokens are on offer (`complete`), which it may still hold; or because none was to be had that is newer (not
-    /// `renewed`): another process may have written one that lives longer than what this one has at hand.
+    /// Whether it is better left as it is than overwritten with `offered`: because it holds a token that works for a while
+    /// yet and isn't on offer although all are wanted (`complete` says that all of them are); or because nothing on offer
+    /// is newer, as another process may have written what lives longer than what this one has at hand. Never where a token
+    /// in it may do something else than it now should.
     #[must_use]
-    pub fn outlasts(&self, offered: &Marks, complete: bool, renewed: bool, now: Timestamp) -> bool {
-        let outlasts = |marks: &Marks| {
-            (!complete && marks.life.dies_soon_at() > now)
-                || (!renewed && marks.content == offered.content && marks.life.expires_at >= offered.life.expires_at)
+    pub fn outlasts(&self, offered: &Marks, complete: bool, now: Timestamp) -> bool {
+        let Some(marks) = self.marks.as_ref().filter(|_| self.intact) else {
+            return false;
         };
-        self.intact && self.marks.as_ref().is_some_and(outlasts)
+        let pairs = || offered.tokens.all().map(|token| (marks.tokens.token(token.host), token));
+        if pairs().any(|(there, token)| there.is_some_and(|there| there.rights != token.rights)) {
+            return false;
+        }
+        let lives_on = |there: &NotedToken<'_>| there.life.dies_soon_at() > now;
+        let holds_more =
+            || marks.tokens.all().any(|there| lives_on(&there) && offered.tokens.token(there.host).is_none());
+        let is_newer = |(there, token): (Option<NotedToken<'_>>, NotedToken<'_>)| {
+            there.is_none_or(|there| {
+                there.life.issued_at < token.life.issued_at || there.life.expires_at < token.life.expires_at
+            })
+        };
+        (!complete && holds_more()) || (marks.content == offered.content && !pairs().any(is_newer))
     }
 
     /// Whether writing `marks` would change nothing.
@@ -245,7 +277,7 @@ mod tests {
                 uid: "u".into(),
             },
             content: "c".into(),
-            tokens: TokenLives::of([("a.example", life(100)), ("b.example", life(200))]),
+            tokens: TokenLives::of([("a.example", life(100), "r"), ("b.example", life(200), "r")]),
             life: Life { issued_at: at(0), expires_at: at(100) },
             refresh_at: at(45),
         }
@@ -286,9 +318,32 @@ mod tests {
         assert!(!seen.is_good("other hosts", at(44), None));
         assert!(!seen.is_good("c", at(44), Some(at(1))), "newer ones are wished for");
         assert!(
-            !seen.holds(&Marks { tokens: TokenLives::of([("a.example", life(100))]), ..marks() }),
+            !seen.holds(&Marks { tokens: TokenLives::of([("a.example", life(100), "r")]), ..marks() }),
             "one of several tokens was renewed"
         );
+    }
+
+    #[test]
+    fn a_secret_is_kept_for_what_only_it_holds_and_never_for_rights_that_changed() {
+        let life = |from, until| Life { issued_at: at(from), expires_at: at(until) };
+        let seen = Seen::read(&written(&[(MANAGER, "Apply", data())])).unwrap();
+        let offer = |content: &str, tokens: &[(&'static str, Life, &'static str)]| Marks {
+            content: content.into(),
+            tokens: TokenLives::of(tokens.iter().copied()),
+            ..marks()
+        };
+        let newer = offer("c", &[("a.example", life(50, 150), "r")]);
+        assert!(seen.outlasts(&newer, false, at(60)), "it holds a token for b.example, which isn't on offer");
+        assert!(!seen.outlasts(&newer, true, at(60)), "b.example isn't wanted any more");
+        assert!(!seen.outlasts(&newer, false, at(190)), "that token is nearly dead");
+        let all = offer("c", &[("a.example", life(50, 150), "r"), ("b.example", life(0, 200), "r")]);
+        assert!(!seen.outlasts(&all, false, at(60)), "a registry that is gone for good holds up no renewal");
+        let narrower = offer("d", &[("a.example", life(50, 150), "fewer")]);
+        assert!(!seen.outlasts(&narrower, false, at(60)), "rights that were withdrawn go at once");
+        let older = offer("c", &[("a.example", life(-9, 91), "r"), ("b.example", life(-9, 191), "r")]);
+        assert!(seen.outlasts(&older, true, at(60)), "another process wrote newer ones");
+        let new_session = offer("c", &[("a.example", life(50, 90), "r"), ("b.example", life(50, 90), "r")]);
+        assert!(!seen.outlasts(&new_session, true, at(60)), "the old ones may have ended with their session");
     }
 
     #[test]

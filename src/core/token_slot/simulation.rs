@@ -77,6 +77,8 @@ struct World {
     /// When the tokens really end, by number.
     tokens: BTreeMap<i64, i64>,
     asked: Vec<i64>,
+    /// Each time the clock was set, the next token to be asked for.
+    clock_set: Vec<i64>,
 }
 
 impl World {
@@ -94,6 +96,7 @@ impl World {
             secret: None,
             tokens: BTreeMap::new(),
             asked: Vec::new(),
+            clock_set: Vec::new(),
         }
     }
 
@@ -113,6 +116,7 @@ impl World {
             }
             Happens::ClockIsSet(by) => {
                 self.off = (self.off + by).clamp(-self.most_off, self.most_off);
+                self.clock_set.push(i64::try_from(self.tokens.len()).unwrap());
                 self.clocks_parted();
             }
             Happens::AwsIs(aws) => {
@@ -193,21 +197,23 @@ impl World {
     fn write(&mut self, now: Moment) {
         let slot = &self.replicas[self.leader];
         let Some(token) = slot.token() else { return };
-        let renewed = slot.failure(now).is_none();
         let owner = SecretOwner { kind: "k".into(), namespace: None, name: "n".into(), uid: "u".into() };
         let marks = Marks {
             owner,
             content: "content".into(),
-            tokens: TokenLives::of([("host", token.life)]),
+            tokens: TokenLives::of([("host", token.life, "all")]),
             life: token.life,
             refresh_at: token.refresh_at,
         };
-        if self.secret.as_ref().is_some_and(|secret| secret.seen.outlasts(&marks, true, renewed, now.wall)) {
+        if self.secret.as_ref().is_some_and(|secret| secret.seen.outlasts(&marks, true, now.wall)) {
             return;
         }
         let number = token.password.expose().parse().expect("never empty");
         let before = self.secret.as_ref().filter(|secret| secret.seen.intact && self.tokens[&secret.number] > self.now);
-        assert!(before.is_none_or(|before| before.number <= number), "a valid token gives way to an older one");
+        // Of two tokens, the clock tells the newer one unless it was set in between.
+        let set_between = |before: &KeptSecret| self.clock_set.iter().any(|set| number < *set && *set <= before.number);
+        let kept = before.is_none_or(|before| before.number <= number || set_between(before));
+        assert!(kept, "a valid token gives way to an older one");
         let seen = Seen { uid: "s".into(), owner_uid: "u".into(), marks: Some(marks), intact: true };
         self.secret = Some(KeptSecret { seen, number });
     }
