@@ -187,8 +187,8 @@ impl Seen {
     }
 
     /// Whether it is better left as it is than overwritten with `offered`: because it holds a token that works for a while
-    /// yet and isn't on offer although all are wanted (`complete` says that all of them are); or because nothing on offer
-    /// is newer, as another process may have written what lives longer than what this one has at hand. Never where a token
+    /// yet and isn't on offer although all are wanted (`complete` says that all of them are); or because what is on offer
+    /// is older, as another process may have written what lives longer than what this one has at hand. Never where a token
     /// in it may do something else than it now should.
     #[must_use]
     pub fn outlasts(&self, offered: &Marks, complete: bool, now: Timestamp) -> bool {
@@ -202,12 +202,10 @@ impl Seen {
         let lives_on = |there: &NotedToken<'_>| there.life.dies_soon_at() > now;
         let holds_more =
             || marks.tokens.all().any(|there| lives_on(&there) && offered.tokens.token(there.host).is_none());
-        let is_newer = |(there, token): (Option<NotedToken<'_>>, NotedToken<'_>)| {
-            there.is_none_or(|there| {
-                there.life.issued_at < token.life.issued_at || there.life.expires_at < token.life.expires_at
-            })
-        };
-        (!complete && holds_more()) || (marks.content == offered.content && !pairs().any(is_newer))
+        let is_after = |a: Life, b: Life| a.issued_at > b.issued_at || a.expires_at > b.expires_at;
+        let brings_newer = || pairs().any(|(there, token)| there.is_none_or(|there| is_after(token.life, there.life)));
+        let holds_newer = || pairs().any(|(there, token)| there.is_some_and(|there| is_after(there.life, token.life)));
+        (!complete && holds_more()) || (marks.content == offered.content && holds_newer() && !brings_newer())
     }
 
     /// Whether writing `marks` would change nothing.
@@ -342,6 +340,8 @@ mod tests {
         assert!(!seen.outlasts(&narrower, false, at(60)), "rights that were withdrawn go at once");
         let older = offer("c", &[("a.example", life(-9, 91), "r"), ("b.example", life(-9, 191), "r")]);
         assert!(seen.outlasts(&older, true, at(60)), "another process wrote newer ones");
+        let known_to_live_on = Marks { refresh_at: at(90), ..marks() };
+        assert!(!seen.outlasts(&known_to_live_on, true, at(60)), "the same tokens, to be renewed at another time");
         let new_session = offer("c", &[("a.example", life(50, 90), "r"), ("b.example", life(50, 90), "r")]);
         assert!(!seen.outlasts(&new_session, true, at(60)), "the old ones may have ended with their session");
     }

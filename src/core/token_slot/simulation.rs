@@ -212,7 +212,8 @@ impl World {
         let before = self.secret.as_ref().filter(|secret| secret.seen.intact && self.tokens[&secret.number] > self.now);
         // Of two tokens, the clock tells the newer one unless it was set in between.
         let set_between = |before: &KeptSecret| self.clock_set.iter().any(|set| number < *set && *set <= before.number);
-        let kept = before.is_none_or(|before| before.number <= number || set_between(before));
+        let as_old = |before: &KeptSecret| self.tokens[&number] >= self.tokens[&before.number];
+        let kept = before.is_none_or(|before| as_old(before) || set_between(before));
         assert!(kept, "a valid token gives way to an older one");
         let seen = Seen { uid: "s".into(), owner_uid: "u".into(), marks: Some(marks), intact: true };
         self.secret = Some(KeptSecret { seen, number });
