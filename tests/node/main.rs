@@ -7,4 +7,5 @@ mod node;
 #[expect(dead_code, reason = "most of it serves the end-to-end tests")]
 mod support;
 
+mod life;
 mod pull;
