@@ -72,10 +72,11 @@ impl Document {
         self.auths.0.iter().rev().find(|(key, _)| key == host).map(|(_, entry)| entry_fingerprint(entry.get()))
     }
 
-    /// Sets a host's entry, where it is or at the end. What isn't JSON isn't set.
+    /// Sets a host's entry, where it is or at the end. What isn't JSON isn't set. Of one that is there twice, readers take
+    /// the last.
     pub fn set(&mut self, host: &str, entry: &Secret) {
         let Ok(entry) = RawValue::from_string(entry.expose().to_owned()) else { return };
-        match self.auths.0.iter_mut().find(|(key, _)| key == host) {
+        match self.auths.0.iter_mut().rfind(|(key, _)| key == host) {
             Some((_, there)) => *there = entry,
             None => self.auths.0.push((host.to_owned(), entry)),
         }
@@ -174,6 +175,13 @@ mod tests {
         assert_eq!(set, foreign.replace(r#"{"auth":"old"}"#, r#"{"auth":"new"}"#));
         let removed = edited(foreign, |document| document.remove("host"));
         assert_eq!(removed, foreign.replace(r#","host":{"auth":"old"}"#, ""));
+    }
+
+    #[test]
+    fn of_an_entry_that_is_there_twice_the_one_that_readers_take_is_set() {
+        let mut document = Document::parse(br#"{"auths":{"host":{"auth":"a"},"host":{"auth":"b"}}}"#).unwrap();
+        document.set("host", &entry("new"));
+        assert_eq!(document.entry("host"), Some(entry_fingerprint(entry("new").expose())));
     }
 
     #[test]

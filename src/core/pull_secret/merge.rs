@@ -119,8 +119,8 @@ pub fn merge(
     for (host, entry) in entries {
         let there = document.entry(host);
         let held = before.as_ref().and_then(|note| note.entries.get(host));
-        let other = holder(&secret.metadata, host, &marks.owner.uid);
-        if let Some(other) = other.as_ref().filter(|other| is_ours(&other.uid)) {
+        let others = holders(&secret.metadata, host, &marks.owner.uid);
+        if let Some(other) = others.iter().find(|other| is_ours(&other.uid)) {
             return Err(Problem::new(
                 Reason::Conflict,
                 format!("the Secret {name} has its entry for {host} from {other}; take the host out of one of them"),
@@ -131,7 +131,8 @@ pub fn merge(
             None => written.extend(held.map(|held| (host.clone(), held.clone()))),
             Some(entry) => {
                 let wanted = entry_fingerprint(entry.expose());
-                let foreign = held.is_none() && other.is_none() && there.as_ref().is_some_and(|there| *there != wanted);
+                let foreign =
+                    held.is_none() && others.is_empty() && there.as_ref().is_some_and(|there| *there != wanted);
                 if foreign {
                     return Err(refuse(format!(
                         "it has an entry for {host} that isn't this object's; take it out, and the operator fills it"
@@ -199,11 +200,10 @@ fn sole_owner(meta: &ObjectMeta) -> Option<SecretOwner> {
     Some(seen.marks.map_or_else(|| SecretOwner::unknown(seen.owner_uid), |marks| marks.owner))
 }
 
-/// Another pull secret that noted `host`.
-fn holder(meta: &ObjectMeta, host: &str, but: &str) -> Option<SecretOwner> {
-    let others = noted(meta).filter(|uid| *uid != but);
-    let mut notes = others.filter_map(|uid| Note::read(meta, uid));
-    notes.find(|note| note.entries.contains_key(host)).map(|note| note.marks.owner)
+/// Other pull secrets that noted `host`: those that are no more may not have taken their notes with them.
+fn holders(meta: &ObjectMeta, host: &str, but: &str) -> Vec<SecretOwner> {
+    let notes = noted(meta).filter(|uid| *uid != but).filter_map(|uid| Note::read(meta, uid));
+    notes.filter(|note| note.entries.contains_key(host)).map(|note| note.marks.owner).collect()
 }
 
 fn is_labelled(meta: &ObjectMeta) -> bool {

@@ -122,7 +122,9 @@ fn a_host_that_somebody_holds_is_refused_by_name() {
     assert_eq!(problem.reason, Reason::Conflict);
     assert!(problem.message.contains("EcrPullSecret a/of-u1"), "{problem}");
     let late = merge(&first, &marks("u2"), &entries(&[(HOST, Some("mine"))]), |uid| uid != "u1");
-    assert!(late.unwrap().is_some(), "one that is no more holds nothing");
+    let late = applied(first, "u2", &late.unwrap().expect("one that is no more holds nothing"));
+    let third = merge(&late, &marks("u3"), &entries(&[(HOST, Some("third"))]), |uid| uid != "u1").unwrap_err();
+    assert!(third.message.contains("EcrPullSecret a/of-u2"), "nor does it hide one that is there: {third}");
     let marked_by_hand = secret(&json!({"auths": {HOST: {"auth": "ours"}}}).to_string());
     assert!(
         Note::read(&merged(marked_by_hand, "u", &[(HOST, Some("ours"))]).metadata, "u").is_some(),
