@@ -15,7 +15,7 @@ use kube::{Api, Client, ResourceExt};
 use serde_json::{Value, json};
 
 use super::refusals::{is_terminating, secret_refused};
-use super::{Applied, is_conflict, is_not_found};
+use super::{Applied, is_conflict, is_not_found, words};
 use crate::api::OWNER_UID;
 use crate::core::pull_secret::{
     CREATED, Change, DOCKER_CONFIG_KEY, DOCKER_CONFIG_TYPE, Entries, MANAGER, MERGED, Marks, Note, SecretOwner, Seen,
@@ -125,25 +125,32 @@ impl MergedSecrets {
     }
 
     /// The same wherever there is something: as the API server has it now, since a cache may lag behind what was written a
-    /// moment ago.
-    ///
-    /// # Errors
-    /// Where the API server refuses.
-    pub async fn take_out_everywhere(&self, owner: &SecretOwner) -> Result<(), kube::Error> {
+    /// moment ago. Returns what couldn't be taken out, and why: one that is refused holds back no other.
+    pub async fn take_out_everywhere(&self, owner: &SecretOwner) -> Vec<String> {
         let api: Api<KubeSecret> = match &owner.namespace {
             Some(namespace) => self.api(namespace),
             None => Api::all(self.client.clone()),
         };
         let mut page = ListParams::default().labels(&format!("{OWNER_UID}={MERGED}")).limit(500);
+        let mut left = Vec::new();
         loop {
-            let list = api.list_metadata(&page).await?;
+            let list = match api.list_metadata(&page).await {
+                Ok(list) => list,
+                Err(error) => {
+                    left.push(format!("the list of shared Secrets: {}", words(&error)));
+                    return left;
+                }
+            };
             for secret in list.items.iter().filter(|secret| noted(&secret.metadata).any(|uid| uid == owner.uid)) {
                 let namespace = secret.namespace().unwrap_or_default();
-                self.take_out((&namespace, &secret.name_any()), &owner.uid).await?;
+                let name = secret.name_any();
+                if let Err(error) = self.take_out((&namespace, &name), &owner.uid).await {
+                    left.push(format!("Secret {namespace}/{name}: {}", words(&error)));
+                }
             }
             match list.metadata.continue_.filter(|token| !token.is_empty()) {
                 Some(token) => page = page.continue_token(&token),
-                None => return Ok(()),
+                None => return left,
             }
         }
     }

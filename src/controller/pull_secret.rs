@@ -32,6 +32,8 @@ type KubeSecretMeta = PartialObjectMeta<KubeSecret>;
 
 /// Reads under way at once, for one object.
 const CONCURRENT_READS: usize = 16;
+/// Named in a message at most; all are counted.
+const MOST_NAMED: usize = 5;
 
 /// Serves one pull secret.
 ///
@@ -106,10 +108,9 @@ fn restarts<K: PullSecret>(object: &K, desired: &Desired, served: &Served) -> Op
 async fn make_durable<K: PullSecret>(object: &K, context: &Context) -> Result<(), Stop> {
     let wanted = merges(object) || object.common().service_accounts.as_ref().is_some_and(|names| !names.is_empty());
     let present = object.finalizers().iter().any(|name| name == FINALIZER);
-    if present && !wanted {
-        service_accounts::set_back(object, context).await?;
-    }
-    match set_finalizer(&object.api(context.client.clone()), object, wanted).await {
+    // What can't be set back yet keeps it, and nothing else from being served: the pass tells of each of them.
+    let needed = wanted || (present && !service_accounts::set_back(object, context).await.is_empty());
+    match set_finalizer(&object.api(context.client.clone()), object, needed).await {
         Ok(now) if now.meta().deletion_timestamp.is_some() => Err(Stop::Superseded),
         Ok(_) => Ok(()),
         Err(error) if is_conflict(&error) || is_not_found(&error) => Err(Stop::Superseded),
@@ -122,8 +123,11 @@ async fn let_go<K: PullSecret>(object: &K, context: &Context) -> Result<Action, 
         if is_suspended(object) {
             return report(object, context, Err(suspended())).await;
         }
-        service_accounts::set_back(object, context).await?;
-        context.merged_secrets.take_out_everywhere(&object.owner()).await?;
+        let mut left = service_accounts::set_back(object, context).await;
+        left.extend(context.merged_secrets.take_out_everywhere(&object.owner()).await);
+        if !left.is_empty() {
+            return report(object, context, Err(not_undone(&left))).await;
+        }
         match set_finalizer(&object.api(context.client.clone()), object, false).await {
             Ok(_) => {}
             Err(error) if is_conflict(&error) => return Ok(Action::requeue(Duration::from_millis(200))),
@@ -132,6 +136,18 @@ async fn let_go<K: PullSecret>(object: &K, context: &Context) -> Result<Action, 
         }
     }
     Ok(Action::await_change())
+}
+
+/// What keeps an object that is to go: all of it counted, some of it named.
+fn not_undone(left: &[String]) -> Problem {
+    Problem::new(
+        Reason::PartiallyFailed,
+        format!(
+            "deletion waits: {} of the ServiceAccounts and Secrets of others couldn't be set back; let the operator write them, or take the finalizer {FINALIZER} off, and they stay as they are: {}",
+            left.len(),
+            left.iter().take(MOST_NAMED).map(String::as_str).collect::<Vec<_>>().join("; ")
+        ),
+    )
 }
 
 pub(super) type Secrets = BTreeMap<(String, String), Seen>;

@@ -81,11 +81,8 @@ fn contested(account: &ServiceAccount, secret: &str, who: &str, until: Timestamp
 }
 
 /// Takes the name out wherever this object added it: as the API server has it now, since the cache may lag behind what was
-/// written a moment ago.
-///
-/// # Errors
-/// Where the API server refuses: the finalizer stays until it is done.
-pub(super) async fn set_back<K: PullSecret>(object: &K, context: &Context) -> Result<(), kube::Error> {
+/// written a moment ago. Returns what couldn't be set back, and why: one that is refused holds back no other.
+pub(super) async fn set_back<K: PullSecret>(object: &K, context: &Context) -> Vec<String> {
     let owner = object.owner();
     let writer = ServiceAccounts::new(context.client.clone());
     let api: Api<ServiceAccount> = match &owner.namespace {
@@ -93,18 +90,28 @@ pub(super) async fn set_back<K: PullSecret>(object: &K, context: &Context) -> Re
         None => Api::all(context.client.clone()),
     };
     let mut page = ListParams::default().limit(500);
+    let mut left = Vec::new();
     loop {
-        let accounts = api.list(&page).await?;
+        let accounts = match api.list(&page).await {
+            Ok(accounts) => accounts,
+            Err(error) => {
+                left.push(format!("the list of ServiceAccounts: {}", words(&error)));
+                return left;
+            }
+        };
         for account in accounts.items.iter().filter(|account| is_marked(account, &owner.uid)) {
             match writer.apply(account, &Wish { owner_uid: &owner.uid, secret: None }).await {
                 Ok(_) => {}
                 Err(error) if is_not_found(&error) => {}
-                Err(error) => return Err(error),
+                Err(error) => {
+                    let namespace = account.namespace().unwrap_or_default();
+                    left.push(format!("ServiceAccount {namespace}/{}: {}", account.name_any(), words(&error)));
+                }
             }
         }
         match accounts.metadata.continue_.filter(|token| !token.is_empty()) {
             Some(token) => page = page.continue_token(&token),
-            None => return Ok(()),
+            None => return left,
         }
     }
 }

@@ -1,8 +1,15 @@
 //! What keeps a namespace from its Secret: told by name, and nobody else's trouble.
 
+use std::fmt::Debug;
+
 use ecr_operator::api::ClusterEcrPullSecret;
-use k8s_openapi::api::core::v1::{ResourceQuota, Secret};
-use kube::api::{Api, ListParams};
+use k8s_openapi::api::admissionregistration::v1::ValidatingAdmissionPolicyBinding;
+use k8s_openapi::api::core::v1::{ResourceQuota, Secret, ServiceAccount};
+use kube::Resource;
+use kube::api::{Api, DeleteParams, ListParams, PostParams};
+use kube::core::NamespaceResourceScope;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 use serde_json::json;
 
 use crate::support::world::World;
@@ -19,7 +26,8 @@ async fn each_namespace_tells_its_own_reason_and_the_others_are_served() {
     let quotas: Api<ResourceQuota> = Api::namespaced(world.client.clone(), &full);
     let known = |quota: &ResourceQuota| quota.status.as_ref().is_some_and(|status| status.hard.is_some());
     world.until(&quotas, "none", "in force", known).await;
-    guard(&world, &guarded).await;
+    guard(&world, &guarded, "secrets").await;
+    world.eventually("guarded", || refuses::<Secret>(&world, &guarded)).await;
 
     world.cluster_pull_secret(&name, json!({"secretName": "pull"})).await;
     let api: Api<ClusterEcrPullSecret> = Api::all(world.client.clone());
@@ -66,8 +74,45 @@ async fn each_namespace_tells_its_own_reason_and_the_others_are_served() {
         .await;
 }
 
-/// An admission policy of the cluster that lets nobody write Secrets in this namespace.
-async fn guard(world: &World, namespace: &str) {
+#[tokio::test]
+async fn a_namespace_that_cannot_be_set_back_is_named_and_holds_back_no_other() {
+    let world = World::new("undo").await;
+    let name = world.namespace.clone();
+    let (guarded, fine) = (world.selected_namespace("a-guarded").await, world.selected_namespace("b-fine").await);
+    for namespace in [&guarded, &fine] {
+        world.apply(&json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "builder", "namespace": namespace}})).await;
+    }
+    world.cluster_pull_secret(&name, json!({"secretName": "pull", "serviceAccounts": ["builder"]})).await;
+    let accounts = |namespace: &str| Api::<ServiceAccount>::namespaced(world.client.clone(), namespace);
+    let has_it =
+        |account: &ServiceAccount| account.image_pull_secrets.iter().flatten().any(|entry| entry.name == "pull");
+    for namespace in [&guarded, &fine] {
+        world.until(&accounts(namespace), "builder", "with our name", has_it).await;
+    }
+    guard(&world, &guarded, "serviceaccounts").await;
+    world.eventually("guarded", || refuses::<ServiceAccount>(&world, &guarded)).await;
+
+    let api: Api<ClusterEcrPullSecret> = Api::all(world.client.clone());
+    api.delete(&name, &DeleteParams::default()).await.unwrap();
+    world.until(&accounts(&fine), "builder", "set back", |account| !has_it(account)).await;
+    let told = |object: &ClusterEcrPullSecret| {
+        let conditions = object.status.iter().flat_map(|status| &status.conditions);
+        let ready = conditions.into_iter().find(|condition| condition.type_ == "Ready").unwrap();
+        ready.message.contains("1 of the ServiceAccounts and Secrets of others couldn't be set back; let the operator write them, or take the finalizer")
+            && ready.message.contains(&format!("ServiceAccount {guarded}/builder: "))
+            && ready.message.contains("no serviceaccounts here")
+    };
+    world.until(&api, &name, "told", told).await;
+
+    let bindings: Api<ValidatingAdmissionPolicyBinding> = Api::all(world.client.clone());
+    world.delete(&bindings, &guarded).await;
+    world.until_gone(&api, &name).await;
+    let left = accounts(&guarded).get("builder").await.unwrap();
+    assert!(!has_it(&left));
+}
+
+/// An admission policy of the cluster that lets nobody write such objects in this namespace.
+async fn guard(world: &World, namespace: &str, resource: &str) {
     world.apply(&json!({
         "apiVersion": "admissionregistration.k8s.io/v1", "kind": "ValidatingAdmissionPolicyBinding", "metadata": {"name": namespace},
         "spec": {
@@ -78,20 +123,24 @@ async fn guard(world: &World, namespace: &str) {
     world.apply(&json!({
         "apiVersion": "admissionregistration.k8s.io/v1", "kind": "ValidatingAdmissionPolicy", "metadata": {"name": namespace},
         "spec": {
-            "matchConstraints": {"resourceRules": [{"apiGroups": [""], "apiVersions": ["v1"], "operations": ["CREATE", "UPDATE"], "resources": ["secrets"]}]},
-            "validations": [{"expression": "false", "message": "no Secrets here", "reason": "Forbidden"}],
+            "matchConstraints": {"resourceRules": [{"apiGroups": [""], "apiVersions": ["v1"], "operations": ["CREATE", "UPDATE"], "resources": [resource]}]},
+            "validations": [{"expression": "false", "message": format!("no {resource} here"), "reason": "Forbidden"}],
         },
     })).await;
-    // In force a moment after it was made.
-    let secrets: Api<Secret> = Api::namespaced(world.client.clone(), namespace);
-    world
-        .eventually("guarded", || async {
-            let dry = kube::api::PostParams { dry_run: true, ..kube::api::PostParams::default() };
-            let tried = Secret {
-                metadata: kube::core::ObjectMeta { name: Some("tried".into()), ..Default::default() },
-                ..Secret::default()
-            };
-            secrets.create(&dry, &tried).await.is_err().then_some(())
-        })
-        .await;
+}
+
+/// A policy is in force a moment after it was made.
+async fn refuses<K>(world: &World, namespace: &str) -> Option<()>
+where
+    K: Resource<Scope = NamespaceResourceScope, DynamicType = ()>
+        + DeserializeOwned
+        + Clone
+        + Debug
+        + Default
+        + Serialize,
+{
+    let dry = PostParams { dry_run: true, ..PostParams::default() };
+    let mut tried = K::default();
+    tried.meta_mut().name = Some("tried".into());
+    Api::<K>::namespaced(world.client.clone(), namespace).create(&dry, &tried).await.is_err().then_some(())
 }
