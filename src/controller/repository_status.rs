@@ -128,8 +128,10 @@ fn remember(
         status.managed_tags = desired.tags.keys().cloned().chain(kept).collect::<BTreeSet<_>>().into_iter().collect();
     }
     let had_policy = old.managed_policies.iter().any(|name| name == POLICY);
-    let still_there = had_policy
-        && (!read.contains(&Aspect::Policy) || outcome.failed.iter().any(|(step, _)| step.aspect() == Aspect::Policy));
+    let failed = outcome.failed.iter().map(|(step, _)| step.aspect());
+    let mut not_done = failed.chain(outcome.unseen.iter().map(|(aspect, _)| *aspect));
+    let still_there =
+        had_policy && (!read.contains(&Aspect::Policy) || not_done.any(|aspect| aspect == Aspect::Policy));
     let had_lifecycle = old.managed_policies.iter().any(|name| name == LIFECYCLE);
     let lifecycle = (desired.lifecycle != Wanted::Untouched
         || (had_lifecycle && desired.is_invalid(Aspect::Lifecycle)))

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use ecr_operator::api::{EcrPullSecret, EcrRegistry, EcrRepository};
 use k8s_openapi::api::core::v1::{Secret, ServiceAccount};
-use kube::api::{Api, DeleteParams};
+use kube::api::{Api, DeleteParams, Patch, PatchParams};
 use local_ecr::{Action, Fault, Matcher};
 use serde_json::{Value, json};
 
@@ -14,6 +14,7 @@ stories! {
     a_registry_that_is_made_anew_wakes_everybody_at_once,
     every_change_is_an_event_of_its_own;
     but not on moto:
+    a_policy_that_cannot_be_read_when_its_block_goes_is_taken_back_later = "moto knows no faults",
     a_repair_that_failed_is_not_forgotten = "moto knows no faults",
     an_aspect_that_cannot_be_read_or_makes_no_sense_holds_back_no_other = "moto knows no faults",
     deletion_right_after_creation_waits_until_ecr_shows_what_it_made = "moto shows everything at once",
@@ -21,6 +22,25 @@ stories! {
 
 fn refused(code: &str) -> Action {
     Action::Before { code: code.to_owned(), status: 400 }
+}
+
+async fn a_policy_that_cannot_be_read_when_its_block_goes_is_taken_back_later(world: World) {
+    world
+        .repository("app", json!({"repositoryPolicy": {"grants": [{"access": "Pull", "accounts": ["210987654321"]}]}}))
+        .await;
+    world.repository_says("app", "True", "Ready").await;
+    world.ecr.fault(Fault {
+        times: Some(4),
+        ..Fault::always(Matcher::operation("GetRepositoryPolicy"), refused("ThrottlingException"))
+    });
+    world.clear_calls();
+    let api = world.api::<EcrRepository>();
+    let without = Patch::Merge(json!({"spec": {"repositoryPolicy": null}}));
+    api.patch("app", &PatchParams::default(), &without).await.unwrap();
+    world.repository_says("app", "False", "Throttled").await;
+    world.repository_says("app", "True", "Ready").await;
+    assert_eq!(world.writes(), ["DeleteRepositoryPolicy"]);
+    assert!(world.there("app").unwrap().policy.is_none());
 }
 
 async fn a_repair_that_failed_is_not_forgotten(world: World) {
