@@ -111,6 +111,8 @@ impl Registries {
     /// `NotAllowed` where it offers nothing of the kind, and why the identity can't be used.
     pub async fn offer(&self, registry: &Registry, access: TokenAccess) -> Result<Offer, Problem> {
         let pull = registry.spec.pull.clone().unwrap_or_default();
+        // Other accounts and Regions are declared for pulling alone.
+        let beyond = access == TokenAccess::Pull;
         let invalid = |error: crate::core::names::NameError| {
             Problem::new(Reason::Invalid, format!("EcrRegistry {}: spec.pull: {error}", registry.name))
         };
@@ -118,6 +120,7 @@ impl Registries {
             .accounts
             .iter()
             .flatten()
+            .filter(|_| beyond)
             .map(|text| AccountId::parse(text))
             .collect::<Result<Vec<_>, _>>()
             .map_err(invalid)?;
@@ -125,6 +128,7 @@ impl Registries {
             .regions
             .iter()
             .flatten()
+            .filter(|_| beyond)
             .map(|text| Region::parse(text))
             .collect::<Result<Vec<_>, _>>()
             .map_err(invalid)?;

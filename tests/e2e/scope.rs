@@ -78,8 +78,10 @@ async fn nobody_pushes_until_somebody_may_mint_for_it_and_then_only_where_allowe
     assert!(world.ecr.calls_of("GetAuthorizationToken").is_empty());
 
     let identity = json!({"accessKey": {"secretName": world.registry}});
-    world.register(json!({"allow": allow, "push": {"identity": identity}})).await;
-    world.pull_secret_says("push", "True", "Ready").await;
+    let pull = json!({"accounts": ["210987654321"], "regions": ["us-east-1"]});
+    world.register(json!({"allow": allow, "push": {"identity": identity}, "pull": pull})).await;
+    let status = world.pull_secret_says("push", "True", "Ready").await.status.unwrap();
+    assert_eq!(status.registries.len(), 1, "what may be pulled elsewhere isn't pushed there: {:?}", status.registries);
     let auth = auth(&world, "push").await;
     let push =
         async |repository: &str| registry(&world, &auth, "POST", &format!("/v2/{repository}/blobs/uploads/")).await;
