@@ -9,3 +9,4 @@ mod support;
 
 mod life;
 mod pull;
+mod push;

@@ -60,11 +60,16 @@ pub struct Place {
 
 impl Place {
     pub async fn new(name: &str) -> Self {
+        Self::at(name, 0).await
+    }
+
+    /// The same, with the ECR at a port of the machine's: at 80 it is found by its true host name alone.
+    pub async fn at(name: &str, port: u16) -> Self {
         static ACCOUNT: AtomicU64 = AtomicU64::new(123_456_789_012);
         let node = Node::shared().await;
         let mut config = Config::default();
         config.account = ACCOUNT.fetch_add(1, Ordering::Relaxed).to_string();
-        config.listen = vec![SocketAddr::new(node.cluster.told("host-ip").parse().unwrap(), 0)];
+        config.listen = vec![SocketAddr::new(node.cluster.told("host-ip").parse().unwrap(), port)];
         config.layers = Layers::DockerRegistry { directory: None };
         let host = format!("{}.dkr.ecr.{REGION}.amazonaws.com", config.account);
         let place = Self { world: World::bare(&node.cluster, name, config).await, node, host };
@@ -78,9 +83,14 @@ impl Place {
         place
     }
 
-    /// Pushes an image with a token, one that differs from those with other tags; returns its name.
-    pub async fn push(&self, tag: &str) -> String {
-        let image = format!("{}/{REPOSITORY}:{tag}", self.host);
+    /// The name of the image with a tag.
+    pub fn image(&self, tag: &str) -> String {
+        format!("{}/{REPOSITORY}:{tag}", self.host)
+    }
+
+    /// Builds an image that differs from those with other tags; returns where it lies, in skopeo's words.
+    async fn build(&self, tag: &str) -> String {
+        let image = self.image(tag);
         let program = self.node.cluster.tools().join("hello");
         let archive = self.file(&format!("{tag}.tar"));
         let archive = archive.to_str().unwrap();
@@ -88,16 +98,21 @@ impl Place {
         let build =
             ["build", "--binary", program.to_str().unwrap(), "--name", &image, "--label", &label, "--out", archive];
         self.run(concat!(env!("CARGO_MANIFEST_DIR"), "/deploy/local/image"), &build).await;
+        format!("oci-archive:{archive}")
+    }
 
+    /// Pushes such an image with a token; returns its name.
+    pub async fn push(&self, tag: &str) -> String {
+        let from = self.build(tag).await;
         let registry = self.world.ecr.registry();
         let credentials = self.file("auth.json");
         let file =
             std::fs::File::options().write(true).create(true).truncate(true).mode(0o600).open(&credentials).unwrap();
         serde_json::to_writer(file, &json!({"auths": {&registry: {"auth": self.token().await.expose()}}})).unwrap();
-        let (from, to) = (format!("oci-archive:{archive}"), format!("docker://{registry}/{REPOSITORY}:{tag}"));
+        let to = format!("docker://{registry}/{REPOSITORY}:{tag}");
         let credentials = credentials.to_str().unwrap();
         self.run("skopeo", &["copy", "--dest-tls-verify=false", "--authfile", credentials, &from, &to]).await;
-        image
+        self.image(tag)
     }
 
     /// A token as `aws ecr get-authorization-token` gives it.
@@ -156,6 +171,52 @@ impl Place {
         assert!(told, "{name} is not refused with {why}, but: {refusal:?}{}", self.explain(namespace).await);
     }
 
+    /// Lets a pod that runs `image` push such an image; all it has is this one secret. Waits for its end, and returns
+    /// its phase and what it complained of.
+    pub async fn push_from_pod(&self, secret: &str, image: &str, tag: &str) -> (String, String) {
+        let namespace = &self.world.namespace;
+        let directory = self.node.cluster.directory().to_str().unwrap();
+        let (from, to) = (self.build(tag).await, format!("docker://{}", self.image(tag)));
+        // The machine's own skopeo: no image here has a tool in it.
+        let machine = ["/usr", "/lib", "/lib64", directory];
+        let machine = || machine.iter().enumerate().map(|(index, path)| (format!("machine-{index}"), path));
+        let mut volumes =
+            machine().map(|(name, path)| json!({"name": name, "hostPath": {"path": path}})).collect::<Vec<_>>();
+        let mut mounts = machine()
+            .map(|(name, path)| json!({"name": name, "mountPath": path, "readOnly": true}))
+            .collect::<Vec<_>>();
+        volumes.push(json!({"name": "secret", "secret": {"secretName": secret}}));
+        mounts.push(json!({"name": "secret", "mountPath": "/secret", "readOnly": true}));
+        self.world
+            .apply(&json!({
+                "apiVersion": "v1", "kind": "Pod", "metadata": {"name": secret, "namespace": namespace},
+                "spec": {
+                    "automountServiceAccountToken": false,
+                    "dnsPolicy": "Default",
+                    "hostAliases": [{"ip": self.node.cluster.told("host-ip"), "hostnames": [self.host]}],
+                    "imagePullSecrets": [{"name": secret}],
+                    "restartPolicy": "Never",
+                    "volumes": volumes,
+                    "containers": [{
+                        "name": "push", "image": image, "imagePullPolicy": "Always", "volumeMounts": mounts,
+                        "command": ["/usr/bin/skopeo", "--insecure-policy", "--tmpdir", "/tmp", "copy", "--dest-tls-verify=false"],
+                        "args": ["--authfile", "/secret/.dockerconfigjson", from, to],
+                        "terminationMessagePolicy": "FallbackToLogsOnError",
+                    }],
+                },
+            }))
+            .await;
+        let api = self.world.api::<Pod>();
+        let ended = |pod: Option<&Pod>| pod.is_some_and(|pod| matches!(phase(pod), Some("Succeeded" | "Failed")));
+        let Ok(pod) = timeout(PATIENCE, await_condition(api, secret, ended)).await else {
+            panic!("{secret} doesn't end{}", self.explain(namespace).await);
+        };
+        let pod = pod.unwrap().unwrap();
+        let containers = pod.status.as_ref().unwrap().container_statuses.iter().flatten();
+        let words = containers.filter_map(|container| container.state.as_ref()?.terminated.as_ref()?.message.clone());
+        (phase(&pod).unwrap().to_owned(), words.collect())
+    }
+
     /// Waits until the pod runs, or its image can't be pulled: then with the kubelet's words.
     async fn outcome(&self, namespace: &str, name: &str) -> (Pod, Option<String>) {
         let api = Api::<Pod>::namespaced(self.world.client.clone(), namespace);
@@ -193,8 +254,12 @@ impl Place {
     }
 }
 
+fn phase(pod: &Pod) -> Option<&str> {
+    pod.status.as_ref()?.phase.as_deref()
+}
+
 fn is_running(pod: &Pod) -> bool {
-    pod.status.as_ref().and_then(|status| status.phase.as_deref()) == Some("Running")
+    phase(pod) == Some("Running")
 }
 
 /// Why the image can't be pulled. The second reason is the first one told again, between two tries.
