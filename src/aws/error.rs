@@ -151,6 +151,13 @@ fn causes<'a>(
     std::iter::successors(error.source(), |cause| cause.source())
 }
 
+/// An error and what caused it, each said once.
+pub(super) fn with_causes(error: &(dyn std::error::Error + 'static)) -> String {
+    let mut words: Vec<_> = std::iter::once(error).chain(causes(error)).map(ToString::to_string).collect();
+    words.dedup();
+    words.join(": ")
+}
+
 fn on_the_way<E>(error: &SdkError<E, HttpResponse>, status: u16) -> String {
     match error {
         SdkError::TimeoutError(_) => "no answer in time".to_owned(),

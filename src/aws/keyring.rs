@@ -13,6 +13,7 @@ use aws_credential_types::provider::{ProvideCredentials, SharedCredentialsProvid
 use tokio::sync::Mutex;
 
 use crate::aws::credentials::{Credentials, IdentityTokens, Role, SESSION_NAME, StaticKey};
+use crate::aws::error::with_causes;
 use crate::aws::sts::Sts;
 use crate::aws::{AwsError, Caller, Kind, SessionOptions};
 use crate::core::trust::Principal;
@@ -200,18 +201,11 @@ fn nobody() -> AwsError {
 }
 
 fn handed(error: &CredentialsError) -> AwsError {
-    let mut words = vec![error.to_string()];
-    let mut cause = std::error::Error::source(error);
-    while let Some(next) = cause {
-        words.push(next.to_string());
-        cause = next.source();
-    }
-    words.dedup();
     AwsError {
         call: "ambient identity",
         kind: Kind::Transient,
         code: "no credentials".to_owned(),
-        message: words.join(": "),
+        message: with_causes(error),
     }
 }
 

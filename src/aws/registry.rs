@@ -13,6 +13,7 @@ use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
 use serde_json::Value;
 
+use crate::aws::error::with_causes;
 use crate::core::token::{Secret, Token};
 
 /// For one answer.
@@ -138,11 +139,11 @@ impl RegistryClient {
             .header(AUTHORIZATION, authorization)
             .body(Empty::new())
             .map_err(|error| error.to_string())?;
-        let response = self.client()?.request(request).await.map_err(|error| causes(&error))?;
+        let response = self.client()?.request(request).await.map_err(|error| with_causes(&error))?;
         let challenge = challenge(&response, &place.host);
         let status = response.status();
         let body = Limited::new(response.into_body(), MOST).collect().await;
-        let body = body.map_err(|error| causes(&*error))?.to_bytes();
+        let body = body.map_err(|error| with_causes(&*error))?.to_bytes();
         let bought = path.starts_with("/token");
         Ok((Told { status, body, bought }, challenge))
     }
@@ -195,9 +196,4 @@ fn challenge<B>(response: &Response<B>, host: &str) -> Option<String> {
 fn bearer(body: &[u8]) -> Option<Secret> {
     let body: Value = serde_json::from_slice(body).ok()?;
     Some(Secret::new(format!("Bearer {}", body.get("token")?.as_str()?)))
-}
-
-fn causes(error: &(dyn std::error::Error + 'static)) -> String {
-    let chain = std::iter::successors(Some(error), |error| error.source());
-    chain.map(ToString::to_string).collect::<Vec<_>>().join(": ")
 }

@@ -107,8 +107,7 @@ pub(super) async fn desired<K: PullSecret>(object: &K, context: &Context) -> Res
 async fn offered(entry: RegistryEntry, access: TokenAccess, context: &Context) -> Result<(Asked, String), Problem> {
     let name = entry.registry_ref.clone().unwrap_or_default().name;
     let registry = context.registries.resolve(&name).await?;
-    let offer = context.registries.offer(&registry, access).await?;
-    let caller = context.registries.caller(&registry, access).await?;
+    let (offer, caller) = context.registries.offer(&registry, access).await?;
     Ok((Asked { entry, registry, offer }, caller))
 }
 

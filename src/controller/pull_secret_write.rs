@@ -151,25 +151,23 @@ fn contents<K: PullSecret>(
     tokens: &Tokens,
     all_usable: bool,
 ) -> Result<Contents, Unwritten> {
-    let token = |login: &Login| tokens.get(&login.token).and_then(|lookup| lookup.token.clone());
-    let held: Vec<_> = variant.logins.iter().filter_map(|login| Some((login.host.as_str(), token(login)?))).collect();
-    let first_to_end = held.iter().map(|(_, token)| &**token).min_by_key(|token: &&Token| token.life.expires_at);
+    let token = |login: &Login| tokens.get(&login.token).and_then(|lookup| lookup.token.as_deref());
+    let held: Vec<(&Login, &Token)> = variant.logins.iter().filter_map(|login| Some((login, token(login)?))).collect();
+    let first_to_end = held.iter().map(|(_, token)| *token).min_by_key(|token| token.life.expires_at);
     let first_due = held.iter().map(|(_, token)| token.refresh_at).min();
     let (Some(first_to_end), Some(refresh_at)) = (first_to_end, first_due) else {
         let failures = variant.logins.iter().filter_map(|login| tokens.get(&login.token)?.failure.as_ref());
         let problem = failures.map(|(error, _)| error.problem("*")).next();
         return Err(Unwritten::NoToken(problem.unwrap_or_else(|| Problem::new(Reason::Transient, "no token yet"))));
     };
-    let entries: Vec<_> = held.iter().map(|(host, token)| (*host, &**token)).collect();
+    let entries: Vec<_> = held.iter().map(|(login, token)| (login.host.as_str(), *token)).collect();
     let payload = payload(object, variant, &entries).map_err(Unwritten::Unfit)?;
-    let lives = variant.logins.iter().filter_map(|login| {
-        Some((login.host.as_str(), token(login)?.life, fingerprint(&[&login.token.scope.to_string()])))
-    });
-    let lives: Vec<_> = lives.collect();
+    let rights: Vec<_> = held.iter().map(|(login, _)| fingerprint(&[&login.token.scope.to_string()])).collect();
+    let lives = entries.iter().zip(&rights).map(|((host, token), rights)| (*host, token.life, rights.as_str()));
     let marks = Marks {
         owner: object.owner(),
         content: variant.content.clone(),
-        tokens: TokenLives::of(lives.iter().map(|(host, life, rights)| (*host, *life, rights.as_str()))),
+        tokens: TokenLives::of(lives),
         life: first_to_end.life,
         refresh_at,
     };

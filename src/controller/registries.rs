@@ -11,7 +11,7 @@ use crate::cluster::AccessKeys;
 use crate::controller::annotations::is_suspended;
 use crate::controller::registry_rounds::Rounds;
 use crate::controller::registry_sessions::{Known, Sessions, unusable};
-use crate::core::names::{AccountId, Region};
+use crate::core::names::{AccountId, NameError, Region};
 use crate::core::pull_secret::Offer;
 use crate::core::reason::{Problem, Reason};
 use crate::core::token::TokenKey;
@@ -105,43 +105,31 @@ impl Registries {
         })
     }
 
-    /// What `registry` offers to pull secrets with `access`, and who mints.
+    /// What `registry` offers to pull secrets with `access`, and the ARN of whoever mints.
     ///
     /// # Errors
     /// `NotAllowed` where it offers nothing of the kind, and why the identity can't be used.
-    pub async fn offer(&self, registry: &Registry, access: TokenAccess) -> Result<Offer, Problem> {
+    pub async fn offer(&self, registry: &Registry, access: TokenAccess) -> Result<(Offer, String), Problem> {
         let pull = registry.spec.pull.clone().unwrap_or_default();
         // Other accounts and Regions are declared for pulling alone.
-        let beyond = access == TokenAccess::Pull;
-        let invalid = |error: crate::core::names::NameError| {
-            Problem::new(Reason::Invalid, format!("EcrRegistry {}: spec.pull: {error}", registry.name))
+        let (accounts, regions) = match access {
+            TokenAccess::Pull => (pull.accounts, pull.regions),
+            TokenAccess::Push => (None, None),
         };
-        let accounts = pull
-            .accounts
-            .iter()
-            .flatten()
-            .filter(|_| beyond)
-            .map(|text| AccountId::parse(text))
-            .collect::<Result<Vec<_>, _>>()
-            .map_err(invalid)?;
-        let regions = pull
-            .regions
-            .iter()
-            .flatten()
-            .filter(|_| beyond)
-            .map(|text| Region::parse(text))
-            .collect::<Result<Vec<_>, _>>()
-            .map_err(invalid)?;
-        self.caller(registry, access).await?;
-        let known = self.minting(registry, access, &registry.region).await?;
-        Ok(Offer {
+        let invalid =
+            |error| Problem::new(Reason::Invalid, format!("EcrRegistry {}: spec.pull: {error}", registry.name));
+        let accounts = parsed(accounts, AccountId::parse).map_err(invalid)?;
+        let regions = parsed(regions, Region::parse).map_err(invalid)?;
+        let (known, caller) = self.checked(registry, access).await?;
+        let offer = Offer {
             registry: registry.name.clone(),
             accounts: first(registry.account.clone(), accounts),
             regions: first(registry.region.clone(), regions),
             identity: known.id.clone(),
             // Whoever may push is always kept to what it may push.
             scoped: access == TokenAccess::Push || pull.scope_tokens == ScopeTokens::Required,
-        })
+        };
+        Ok((offer, caller))
     }
 
     /// The session that mints the token `key`, one of those that `registry` offered for `access`.
@@ -169,10 +157,14 @@ impl Registries {
     /// # Errors
     /// `AccountMismatch` where it isn't, and why it can't be told.
     pub async fn caller(&self, registry: &Registry, access: TokenAccess) -> Result<String, Problem> {
+        self.checked(registry, access).await.map(|(_, caller)| caller)
+    }
+
+    async fn checked(&self, registry: &Registry, access: TokenAccess) -> Result<(Arc<Known>, String), Problem> {
         let known = self.minting(registry, access, &registry.region).await?;
         let caller = known.caller().await.map_err(|error| unusable(&registry.name, &error))?;
         if caller.account == registry.account {
-            return Ok(caller.arn);
+            return Ok((known, caller.arn));
         }
         let field = if access == TokenAccess::Push { "push.identity" } else { "pull.identity" };
         Err(Problem::new(
@@ -235,6 +227,10 @@ fn check_account(object: &EcrRegistry, caller: &Caller) -> Result<AccountId, Pro
         )),
         _ => Ok(caller.account.clone()),
     }
+}
+
+fn parsed<T>(listed: Option<Vec<String>>, parse: impl Fn(&str) -> Result<T, NameError>) -> Result<Vec<T>, NameError> {
+    listed.into_iter().flatten().map(|text| parse(&text)).collect()
 }
 
 fn first<T: PartialEq>(own: T, others: Vec<T>) -> Vec<T> {
