@@ -330,7 +330,7 @@ fn registry(
         host: host.to_owned(),
         caller_arn: logins.first().and_then(|login| desired.caller(login)).map(str::to_owned),
         expires_at: match first_to_end {
-            Some(expires_at) => Some(expires_at.into()),
+            Some(expires_at) => Some(in_seconds(expires_at).into()),
             None => before.and_then(|before| before.expires_at.clone()),
         },
         error: lookups().find_map(|lookup| lookup.failure.as_ref()).map(|(error, _)| error.to_string()),

@@ -62,7 +62,8 @@ pub struct Marks {
     pub refresh_at: Timestamp,
 }
 
-/// The lives of a Secret's tokens by host, to the second, as text: a status tells them after a restart too.
+/// The lives of a Secret's tokens by host, as text: a status tells them after a restart too. Exact, since two tokens may
+/// be had within one second.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct TokenLives(String);
 
@@ -70,7 +71,7 @@ impl TokenLives {
     /// Of these hosts, each with a short name for what its token may do.
     pub fn of<'a>(lives: impl IntoIterator<Item = (&'a str, Life, &'a str)>) -> Self {
         let told = |(host, life, rights): (&str, Life, &str)| {
-            format!("{host} {} {} {rights}", life.issued_at.as_second(), life.expires_at.as_second())
+            format!("{host} {} {} {rights}", life.issued_at, life.expires_at)
         };
         Self(lives.into_iter().map(told).collect::<Vec<_>>().join(","))
     }
@@ -86,11 +87,11 @@ impl TokenLives {
     }
 
     fn all(&self) -> impl Iterator<Item = NotedToken<'_>> {
-        let second = |text: &str| Timestamp::from_second(text.parse().ok()?).ok();
+        let time = |text: &str| text.parse::<Timestamp>().ok();
         self.0.split(',').filter_map(move |entry| {
             let mut parts = entry.split(' ');
             let host = parts.next()?;
-            let life = Life { issued_at: second(parts.next()?)?, expires_at: second(parts.next()?)? };
+            let life = Life { issued_at: time(parts.next()?)?, expires_at: time(parts.next()?)? };
             Some(NotedToken { host, life, rights: parts.next()? })
         })
     }
@@ -319,6 +320,14 @@ mod tests {
             !seen.holds(&Marks { tokens: TokenLives::of([("a.example", life(100), "r")]), ..marks() }),
             "one of several tokens was renewed"
         );
+    }
+
+    #[test]
+    fn tokens_of_one_second_are_told_apart() {
+        let half = Timestamp::from_millisecond(500).unwrap();
+        let of = |issued_at| TokenLives::of([("a.example", Life { issued_at, expires_at: at(100) }, "r")]);
+        assert_ne!(of(at(0)), of(half));
+        assert_eq!(of(half).token("a.example").unwrap().life.issued_at, half);
     }
 
     #[test]
