@@ -456,26 +456,32 @@ async fn handle(inner: &Arc<Inner>, side: Side, life: usize, request: Request<In
         return Ok(follow(inner, name, forward(inner, side, parts, body).await?));
     }
     let under_way = UnderWay::begin(inner);
-    let forwarded = async {
-        let answer = forward(inner, side, parts, body).await?;
-        if let Some(seen) = inner.lock().seen.get_mut(number) {
-            seen.answer = Some(answer.status().as_u16());
-        }
-        whole(inner, &name, answer).await
+    // What was let through is followed to its answer, whether or not whoever asked lives to hear it.
+    let forwarded = || {
+        let (inner, name) = (Arc::clone(inner), name.clone());
+        let task = tokio::spawn(async move {
+            let _under_way = UnderWay::begin(&inner);
+            let answer = forward(&inner, side, parts, body).await?;
+            if let Some(seen) = inner.lock().seen.get_mut(number) {
+                seen.answer = Some(answer.status().as_u16());
+            }
+            whole(&inner, &name, answer).await
+        });
+        async move { task.await.map_err(io::Error::other)? }
     };
     match fault {
-        None => forwarded.await,
+        None => forwarded().await,
         Some(Fault::DieBefore) => {
             inner.die();
             Err(io::ErrorKind::ConnectionReset.into())
         }
         Some(Fault::DieAfter) => {
-            forwarded.await?;
+            forwarded().await?;
             inner.die();
             Err(io::ErrorKind::ConnectionReset.into())
         }
         Some(Fault::Lost) => {
-            forwarded.await?;
+            forwarded().await?;
             Err(io::ErrorKind::ConnectionReset.into())
         }
         Some(Fault::Cut) => Err(io::ErrorKind::ConnectionReset.into()),
@@ -485,7 +491,7 @@ async fn handle(inner: &Arc<Inner>, side: Side, life: usize, request: Request<In
         }
         Some(Fault::Delay(by)) => {
             tokio::time::sleep(by).await;
-            forwarded.await
+            forwarded().await
         }
         Some(Fault::Answer { status, headers, body }) => Ok(answer(status, &headers, body)),
         Some(Fault::FirstAnswer) => {
