@@ -41,6 +41,7 @@ mod canary;
 mod contested;
 mod cost;
 mod examples;
+mod iam;
 mod identities;
 mod merge;
 mod mishaps;

@@ -8,7 +8,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use crate::support::world::{ACCOUNT, REGION, World};
 
-const HOST: &str = "123456789012.dkr.ecr.eu-west-1.amazonaws.com";
+pub const HOST: &str = "123456789012.dkr.ecr.eu-west-1.amazonaws.com";
 
 async fn auth(world: &World, name: &str) -> String {
     let secret = world.api::<Secret>().get(name).await.unwrap();
@@ -17,7 +17,7 @@ async fn auth(world: &World, name: &str) -> String {
 }
 
 /// What the registry answers to whoever holds `auth`.
-async fn registry(world: &World, auth: &str, method: &str, path: &str) -> u16 {
+pub async fn registry(world: &World, auth: &str, method: &str, path: &str) -> u16 {
     let url = world.ecr.url();
     let address = url.strip_prefix("http://").unwrap();
     let mut stream = tokio::net::TcpStream::connect(address).await.unwrap();

@@ -3,6 +3,7 @@
 pub mod api;
 pub mod cluster;
 pub mod faults;
+pub mod iam;
 pub mod moto;
 pub mod operator;
 pub mod pod_identity;

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use serde_json::json;
 
 use super::cluster::Cluster;
+use super::iam;
 use super::operator::NAMESPACE;
 use super::world::{ACCOUNT, World};
 
@@ -19,8 +20,7 @@ pub struct PodIdentity {
 impl PodIdentity {
     /// A role in this world's account that may do everything. An operator was installed before.
     pub async fn associate(cluster: &Cluster, world: &World) -> Self {
-        let service = json!({"Service": "pods.eks.amazonaws.com"});
-        let trust = json!({"Version": "2012-10-17", "Statement": [{"Effect": "Allow", "Principal": service, "Action": ["sts:AssumeRole", "sts:TagSession"]}]});
+        let trust = iam::document("trust-pod-identity", &[("ROLE", "operator")]);
         let all = json!({"Version": "2012-10-17", "Statement": [{"Effect": "Allow", "Action": "*", "Resource": "*"}]});
         let role = format!("arn:aws:iam::{ACCOUNT}:role/operator");
         let seed = json!({"accounts": [{

@@ -1,5 +1,6 @@
 //! What a test may do to a running local ECR, in process or over `/_local/`.
 
+use std::collections::BTreeSet;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
@@ -71,6 +72,15 @@ impl LocalEcr {
     /// Waits for a call that matches; `None` after the timeout.
     pub async fn wait_for_call(&self, timeout: Duration, matches: impl Fn(&Call) -> bool) -> Option<Call> {
         self.wait_for_calls(1, timeout, matches).await.into_iter().next()
+    }
+
+    /// The IAM actions that a role's sessions needed permission for so far, granted or not: one operation may need
+    /// several, and those of the registry have other names.
+    #[must_use]
+    pub fn actions_needed_by(&self, role: &str) -> BTreeSet<String> {
+        let of_role = format!(":assumed-role/{role}/");
+        let needed = lock(&self.shared.model).identities.needed();
+        needed.into_iter().filter(|(caller, _)| caller.contains(&of_role)).map(|(_, action)| action).collect()
     }
 
     /// The time of the model.

@@ -1,5 +1,6 @@
 //! Accounts, users, roles and sessions: who may call, and what they may do.
 
+use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::time::Duration;
 
@@ -84,6 +85,8 @@ pub(crate) struct Identities {
     keys: HashMap<String, Credentials>,
     /// Principals that policies may name although they aren't modelled.
     pub known_elsewhere: BTreeSet<String>,
+    /// ARNs of callers with the actions that they needed permission for.
+    needed: RefCell<BTreeSet<(String, String)>>,
 }
 
 /// What is asked, of what, and what the resource itself says.
@@ -136,6 +139,7 @@ impl Identities {
             accounts: BTreeMap::new(),
             keys: HashMap::new(),
             known_elsewhere: BTreeSet::new(),
+            needed: RefCell::default(),
         }
     }
 
@@ -225,6 +229,7 @@ impl Identities {
     /// Decides as IAM does: an explicit denial anywhere wins; within an account an identity-based or a direct
     /// resource-based permission is enough; across accounts both sides must allow; a session policy limits all.
     pub fn authorize(&self, caller: &Caller, ask: &Ask<'_>) -> Result<(), ApiError> {
+        self.needed.borrow_mut().insert((caller.arn.clone(), ask.action.to_owned()));
         let denied = |why: &str| {
             let message = format!(
                 "User: {} is not authorized to perform: {} on resource: {} {why}",
@@ -272,6 +277,11 @@ impl Identities {
             return denied(&because("resource-based"));
         }
         Ok(())
+    }
+
+    /// ARNs of callers with the actions that they needed permission for so far, granted or not.
+    pub fn needed(&self) -> BTreeSet<(String, String)> {
+        self.needed.borrow().clone()
     }
 
     /// Whether the policy alone denies the caller this action explicitly.
