@@ -24,7 +24,8 @@ pub(super) fn statements(grant: &Grant, number: usize, partition: &str, region: 
     };
     let accounts = listed(grant.accounts.as_ref());
     let organizations = listed(grant.organizations.as_ref());
-    let paths: Vec<_> = listed(grant.org_paths.as_ref()).iter().map(|path| with_star(path)).collect();
+    // Without `*` at the end a path is the unit itself and no unit below it.
+    let paths = listed(grant.org_paths.as_ref());
     let roots = accounts.iter().map(|account| format!("arn:{partition}:iam::{account}:root"));
     let principals: Vec<_> = roots.chain(listed(grant.role_arns.as_ref()).iter().cloned()).collect();
 
@@ -76,11 +77,6 @@ fn listed(list: Option<&Vec<String>>) -> &[String] {
     list.map(Vec::as_slice).unwrap_or_default()
 }
 
-/// A path stands for everything below it.
-fn with_star(path: &str) -> String {
-    if path.ends_with('*') { path.to_owned() } else { format!("{}/*", path.trim_end_matches('/')) }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -110,18 +106,16 @@ mod tests {
     }
 
     #[test]
-    fn organizations_are_conditions_never_the_whole_world() {
+    fn organizations_are_conditions_never_the_whole_world_and_paths_are_as_written() {
+        let paths = ["o-abcdefghij/r-ab12/ou-ab12-11111111/", "o-abcdefghij/r-ab12/ou-ab12-22222222/*"];
         let made = told(&Grant {
             organizations: Some(vec!["o-abcdefghij".into()]),
-            org_paths: Some(vec!["o-abcdefghij/r-ab12/ou-ab12-11111111/".into()]),
+            org_paths: Some(paths.map(String::from).into()),
             ..grant(GrantAccess::Pull)
         });
         assert_eq!(made.len(), 2);
         assert!(made.iter().all(|statement| statement["Principal"] == "*" && statement.get("Condition").is_some()));
-        assert_eq!(
-            made[1]["Condition"]["ForAnyValue:StringLike"]["aws:PrincipalOrgPaths"],
-            json!(["o-abcdefghij/r-ab12/ou-ab12-11111111/*"])
-        );
+        assert_eq!(made[1]["Condition"]["ForAnyValue:StringLike"]["aws:PrincipalOrgPaths"], json!(paths));
     }
 
     #[test]
