@@ -238,7 +238,8 @@ pub struct EcrRepositoryStatus {
     /// The keys of the AWS tags that the operator set.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub managed_tags: Vec<String>,
-    /// The policies that the spec or the registry's defaults declare: lifecyclePolicy, repositoryPolicy.
+    /// The policies that the spec or the registry's defaults declare: lifecyclePolicy, repositoryPolicy; and policyText
+    /// where the repository policy is one whose statements don't bear the operator's Sid.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub managed_policies: Vec<String>,
     /// What somebody else changed and the operator put right.

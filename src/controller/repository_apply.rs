@@ -10,6 +10,7 @@ use crate::controller::context::Context;
 use crate::controller::registries::Registry;
 use crate::controller::repository_observe::Seen;
 use crate::controller::repository_parse::{Stop, held};
+use crate::controller::repository_status::UNMARKED;
 use crate::core::ownership::{Claim, Ownership, ownership};
 use crate::core::repository::{self, Aspect, Desired, Guard, Observed, Plan, Reading, Step};
 
@@ -70,19 +71,23 @@ pub(super) async fn step_through(
         status.reclaims.unwrap_or_default()
     };
     let registry_scans = context.registries.scanning(&registry.name).is_some();
-    let guard = Guard { ownership, managed_tags: &status.managed_tags, reclaims, registry_scans };
+    let policy_is_ours = status.managed_policies.iter().any(|name| name == UNMARKED);
+    let guard = Guard { ownership, managed_tags: &status.managed_tags, reclaims, registry_scans, policy_is_ours };
     let plan = repository::plan(desired, observed.as_ref(), &guard);
-    let mut outcome = Outcome { observed, stripped, unseen, reclaims, ..Outcome::default() };
-    if plan.blocked.is_none() {
-        take(&plan, ecr, desired, &mut outcome).await;
+    let mut outcome = Outcome { observed, plan, stripped, unseen, reclaims, ..Outcome::default() };
+    if outcome.plan.blocked.is_none() {
+        take(ecr, desired, policy_is_ours, &mut outcome).await;
     }
-    Ok(Outcome { plan, ..outcome })
+    Ok(outcome)
 }
 
 /// A gate that fails ends it; any other failure doesn't hold back the rest.
-async fn take(plan: &Plan, ecr: &Ecr, desired: &Desired, outcome: &mut Outcome) {
-    for step in &plan.steps {
-        let result = match step {
+async fn take(ecr: &Ecr, desired: &Desired, policy_is_ours: bool, outcome: &mut Outcome) {
+    for step in outcome.plan.steps.clone() {
+        let Some(step) = up_to_date(step, ecr, desired, policy_is_ours, outcome).await else {
+            continue;
+        };
+        let result = match &step {
             Step::Create(creation) => ecr.create(desired.name.as_str(), creation).await.map(|core| {
                 let tags = creation.tags.clone();
                 outcome.observed = Some(Observed {
@@ -94,12 +99,39 @@ async fn take(plan: &Plan, ecr: &Ecr, desired: &Desired, outcome: &mut Outcome) 
             }),
             step => ecr.perform(desired.name.as_str(), &desired.arn, step).await,
         };
+        let is_gate = step.is_gate();
         match result {
-            Ok(()) => outcome.done.push(step.clone()),
-            Err(error) => outcome.failed.push((step.clone(), error)),
+            Ok(()) => outcome.done.push(step),
+            Err(error) => outcome.failed.push((step, error)),
         }
-        if step.is_gate() && !outcome.failed.is_empty() {
+        if is_gate && !outcome.failed.is_empty() {
             return;
+        }
+    }
+}
+
+/// ECR sets a policy without any precondition: where others' statements stay, and other calls were made since the policy
+/// was read, it is read once more just before it is written. `None` where nothing is left to do, or it can't be said what.
+async fn up_to_date(
+    step: Step,
+    ecr: &Ecr,
+    desired: &Desired,
+    policy_is_ours: bool,
+    outcome: &mut Outcome,
+) -> Option<Step> {
+    let is_old = !outcome.done.is_empty() || !outcome.failed.is_empty();
+    let is_new = outcome.done.iter().any(|step| matches!(step, Step::Create(_)));
+    if step.aspect() != Aspect::Policy || !desired.policy.keeps_foreign() || !is_old || is_new {
+        return Some(step);
+    }
+    match ecr.repository_policy(desired.name.as_str()).await {
+        Ok(there) => repository::policy_step(desired, &there, policy_is_ours).unwrap_or_else(|problem| {
+            outcome.plan.problems.push((Some(Aspect::Policy), problem));
+            None
+        }),
+        Err(error) => {
+            outcome.unseen.push((Aspect::Policy, error));
+            None
         }
     }
 }

@@ -24,6 +24,8 @@ use crate::core::token::wait;
 pub(super) const LIFECYCLE: &str = "lifecyclePolicy";
 /// In `status.managedPolicies`.
 pub(super) const POLICY: &str = "repositoryPolicy";
+/// In `status.managedPolicies`, beside [`POLICY`].
+pub(super) const UNMARKED: &str = "policyText";
 
 /// What the object's status and events say of a pass that looked at `read`.
 pub(super) fn told(
@@ -58,7 +60,8 @@ pub(super) fn told(
     }
     let mut events: Vec<_> = outcome.done.iter().map(|step| What::done(step.action(), step.detail())).collect();
     if blocked.is_none() {
-        remember(&mut status, &old, desired, read, outcome);
+        let (well, unwell) = brought_about(read, outcome);
+        remember(&mut status, &old, desired, read, outcome, well.contains(&Aspect::Policy));
         let (before, wanted) = (applied(object), Digests::of(desired));
         let stale = before.stale(&wanted);
         // An aspect that was in force before this pass and had to be brought about again: somebody else changed it.
@@ -67,7 +70,6 @@ pub(super) fn told(
         if !repaired.is_empty() {
             status.drift = Some(Drift { last_detected: now_in_seconds().into(), actions: steps_told(&repaired) });
         }
-        let (well, unwell) = brought_about(read, outcome);
         status.applied_digest = Some(before.with(&wanted, &well).without(&unwell).text());
         if let Some(event) = released(&old, desired) {
             events.push(event);
@@ -118,6 +120,7 @@ fn remember(
     desired: &Desired,
     read: &[Aspect],
     outcome: &Outcome,
+    policy_is_in_force: bool,
 ) {
     let claimed = !outcome.failed.iter().any(|(step, _)| step.is_gate());
     if read.contains(&Aspect::Tags) && claimed {
@@ -140,7 +143,10 @@ fn remember(
         || still_there
         || (had_policy && desired.is_invalid(Aspect::Policy)))
     .then(|| POLICY.to_owned());
-    status.managed_policies = lifecycle.into_iter().chain(policy).collect();
+    let was_unmarked = old.managed_policies.iter().any(|name| name == UNMARKED);
+    let unmarked = if policy_is_in_force { desired.policy.is_unmarked() } else { was_unmarked };
+    let unmarked = unmarked.then(|| UNMARKED.to_owned());
+    status.managed_policies = lifecycle.into_iter().chain(policy).chain(unmarked).collect();
     if outcome.stripped && outcome.done.iter().any(|step| matches!(step, Step::Claim(_))) {
         status.reclaims = Some(outcome.reclaims + 1);
     }

@@ -47,6 +47,7 @@ mod merge;
 mod mishaps;
 mod moto;
 mod ownership;
+mod policies;
 mod pull_secret;
 mod pull_secret_failures;
 mod registry;

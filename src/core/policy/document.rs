@@ -93,23 +93,27 @@ impl Statement {
         self.value.get("Sid").and_then(Value::as_str)
     }
 
-    /// `Allow ecr:BatchGetImage, … to 210987654321`
+    fn name(&self) -> &str {
+        self.sid().filter(|sid| !sid.is_empty()).unwrap_or("no Sid")
+    }
+
+    /// `Allow ecr:BatchGetImage, … to 210987654321`, `Deny all but ecr:BatchGetImage to all but 210987654321`
     #[must_use]
     pub fn describe(&self) -> String {
-        let list = |key: &str| match self.meaning.get(key) {
-            Some(Value::Array(items)) => items.iter().filter_map(Value::as_str).collect::<Vec<_>>().join(", "),
-            Some(Value::Object(kinds)) => kinds
-                .values()
-                .filter_map(Value::as_array)
-                .flatten()
-                .filter_map(Value::as_str)
-                .collect::<Vec<_>>()
-                .join(", "),
-            _ => String::new(),
+        let words = |items: &[Value]| items.iter().filter_map(Value::as_str).collect::<Vec<_>>().join(", ");
+        let list = |key: &str| match self.meaning.get(key)? {
+            Value::Array(items) => Some(words(items)),
+            Value::Object(kinds) => Some(
+                kinds.values().filter_map(Value::as_array).map(|items| words(items)).collect::<Vec<_>>().join(", "),
+            ),
+            _ => None,
+        };
+        let told = |key: &str, opposite: &str| {
+            list(key).or_else(|| list(opposite).map(|list| format!("all but {list}"))).unwrap_or_default()
         };
         let effect = self.meaning.get("Effect").and_then(Value::as_str).unwrap_or_default();
-        let actions = [list("Action"), list("NotAction")].concat();
-        let principals = [list("Principal"), list("NotPrincipal")].concat();
+        let actions = told("Action", "NotAction");
+        let principals = told("Principal", "NotPrincipal");
         let conditions =
             self.meaning.get("Condition").map(|condition| format!(" where {condition}")).unwrap_or_default();
         format!("{effect} {actions} to {principals}{conditions}")
@@ -117,16 +121,12 @@ impl Statement {
 }
 
 impl PolicyDocument {
-    /// Reads a policy.
+    /// Reads a policy, however long: ECR gives back more than it took, in lines and with account ids as ARNs.
     ///
     /// # Errors
-    /// Where it is none, or too long.
+    /// Where it is none.
     pub fn parse(text: &str) -> Result<Self, PolicyError> {
         let value: Value = serde_json::from_str(text).map_err(|error| PolicyError::Json(error.to_string()))?;
-        let length = text.chars().count();
-        if length > MOST_CHARACTERS {
-            return Err(PolicyError::TooLong(length));
-        }
         let version = value.get("Version").and_then(Value::as_str).unwrap_or("2008-10-17").to_owned();
         let statements = match value.get("Statement") {
             Some(Value::Array(list)) => list.clone(),
@@ -137,7 +137,7 @@ impl PolicyDocument {
         Ok(Self { version, statements })
     }
 
-    /// Of these statements.
+    /// Of these statements, to be sent to ECR.
     ///
     /// # Errors
     /// [`PolicyError::TooLong`], with the number.
@@ -165,14 +165,22 @@ impl PolicyDocument {
     pub fn changes(old: Option<&Self>, new: Option<&Self>) -> Vec<String> {
         let all = |document: Option<&Self>| document.map(|document| document.statements.clone()).unwrap_or_default();
         let (old, new) = (all(old), all(new));
-        let told = |word: &str, these: &[Statement], those: &[Statement]| -> Vec<String> {
-            these
-                .iter()
-                .filter(|statement| !those.contains(statement))
-                .map(|statement| format!("{word} statement: {}", statement.describe()))
-                .collect()
+        let only = |these: &[Statement], those: &[Statement]| -> Vec<Statement> {
+            these.iter().filter(|statement| !those.contains(statement)).cloned().collect()
         };
-        [told("add", &new, &old), told("remove", &old, &new)].concat()
+        let (added, mut gone) = (only(&new, &old), only(&old, &new));
+        let mut told = Vec::new();
+        for statement in &added {
+            let said = statement.describe();
+            // One that only gets another name, as when it becomes ours.
+            let twin = gone.iter().position(|gone| gone.describe() == said && gone.sid() != statement.sid());
+            told.push(match twin.map(|at| gone.remove(at)) {
+                Some(before) => format!("rename statement from {} to {}: {said}", before.name(), statement.name()),
+                None => format!("add statement: {said}"),
+            });
+        }
+        told.extend(gone.iter().map(|statement| format!("remove statement: {}", statement.describe())));
+        told
     }
 
     /// Whether it names a role or a user, which must exist.
@@ -335,15 +343,47 @@ mod tests {
     }
 
     #[test]
-    fn nonsense_is_refused_by_name_and_length_by_number() {
+    fn nonsense_is_refused_by_name() {
         assert!(matches!(PolicyDocument::parse("{"), Err(PolicyError::Json(_))));
         for bad in ["[]", "{}", r#"{"Statement":"x"}"#, r#"{"Statement":[{}]}"#] {
             assert_eq!(PolicyDocument::parse(bad), Err(PolicyError::Shape), "{bad}");
         }
-        let base = r#"{"Statement":{"Effect":"Allow","Principal":"*","Action":"a:b"}}"#;
-        let padded = |length: usize| format!("{base}{}", " ".repeat(length - base.len()));
-        assert!(PolicyDocument::parse(&padded(MOST_CHARACTERS)).is_ok());
-        assert_eq!(PolicyDocument::parse(&padded(MOST_CHARACTERS + 1)), Err(PolicyError::TooLong(MOST_CHARACTERS + 1)));
+    }
+
+    #[test]
+    fn the_length_counts_where_it_is_written_and_never_where_it_is_read() {
+        let text = |padding: usize| {
+            json!({"Version": VERSION, "Statement": [{"Effect": "Allow", "Principal": "*", "Action": "x".repeat(padding)}]})
+                .to_string()
+        };
+        let fits = MOST_CHARACTERS - text(0).len();
+        let read = |text: &str| PolicyDocument::parse(text).unwrap().statements().to_vec();
+        assert_eq!(PolicyDocument::of(read(&text(fits))).unwrap().text().len(), MOST_CHARACTERS);
+        let longer = read(&text(fits + 1));
+        assert_eq!(PolicyDocument::of(longer), Err(PolicyError::TooLong(MOST_CHARACTERS + 1)));
+    }
+
+    #[test]
+    fn what_a_statement_is_not_about_is_not_told_as_what_it_is_about() {
+        for (statement, told) in [
+            (
+                r#"{"Effect":"Deny","NotPrincipal":{"AWS":"123456789012"},"Action":"ecr:A"}"#,
+                "Deny ecr:a to all but 123456789012",
+            ),
+            (r#"{"Effect":"Allow","Principal":"*","NotAction":["ecr:B","ecr:A"]}"#, "Allow all but ecr:a, ecr:b to *"),
+        ] {
+            assert_eq!(policy(statement).statements()[0].describe(), told);
+        }
+    }
+
+    #[test]
+    fn a_statement_that_only_gets_another_name_is_neither_added_nor_removed() {
+        let named =
+            |sid: &str| policy(&format!(r#"{{"Sid":"{sid}","Effect":"Allow","Principal":"*","Action":"a:b"}}"#));
+        let changes = |old: &str, new: &str| PolicyDocument::changes(Some(&named(old)), Some(&named(new)));
+        assert_eq!(changes("theirs", "EcrOperatorA"), ["rename statement from theirs to EcrOperatorA: Allow a:b to *"]);
+        assert_eq!(changes("", "EcrOperatorA"), ["rename statement from no Sid to EcrOperatorA: Allow a:b to *"]);
+        assert_eq!(changes("EcrOperatorA", "EcrOperatorB"), [""; 0]);
     }
 
     #[test]

@@ -1,5 +1,7 @@
 //! What a spec says of the repository policy, and the policy that ECR is to hold for it.
 
+use std::collections::BTreeSet;
+
 use serde_json::Value;
 
 use crate::api::{ForeignStatements, RepositoryPolicy, SID_PREFIX};
@@ -15,7 +17,7 @@ pub enum WantedPolicy {
     Untouched,
     /// These statements are ours; what else there is stays or goes.
     Statements {
-        /// Each with our `Sid` prefix.
+        /// Each with our `Sid` prefix, but for those of a text that stands alone: it is written as it is.
         ours: Vec<Statement>,
         /// Whether statements of others stay.
         keep_foreign: bool,
@@ -31,13 +33,14 @@ impl WantedPolicy {
         if let Some(text) = &policy.policy_text {
             let document = PolicyDocument::parse(text)?;
             if policy.foreign_statements != Some(ForeignStatements::Keep) {
-                return Ok(Self::Statements { ours: document.statements().to_vec(), keep_foreign: false });
+                let ours = document.statements().to_vec();
+                PolicyDocument::of(ours.clone())?;
+                return Ok(Self::Statements { ours, keep_foreign: false });
             }
             // Beside foreign statements ours must be known as such, or none of them would ever go.
             let marked =
                 document.statements().iter().enumerate().map(|(at, it)| with_our_sid(it.value().clone(), at + 1));
-            let ours = marked.map(Statement::new).collect::<Result<_, _>>()?;
-            return Ok(Self::Statements { ours, keep_foreign: true });
+            return Ok(Self::Statements { ours: named_apart(marked)?, keep_foreign: true });
         }
         let partition = Partition::of(region).id;
         let granted = policy
@@ -50,11 +53,48 @@ impl WantedPolicy {
             let value = serde_json::to_value(statement).unwrap_or_default();
             with_our_sid(value, at + 1)
         });
-        let ours = granted.chain(stated).map(Statement::new).collect::<Result<Vec<_>, _>>()?;
+        let ours = named_apart(granted.chain(stated))?;
         let keep_foreign = policy.foreign_statements != Some(ForeignStatements::Remove);
         PolicyDocument::of(ours.clone())?;
         Ok(Self::Statements { ours, keep_foreign })
     }
+
+    /// Whether some of what is ours can't be told from foreign statements once it is written.
+    #[must_use]
+    pub fn is_unmarked(&self) -> bool {
+        match self {
+            Self::Untouched => false,
+            Self::Statements { ours, .. } => ours.iter().any(|statement| !statement.is_ours()),
+        }
+    }
+
+    /// Whether statements of others stay beside it.
+    #[must_use]
+    pub fn keeps_foreign(&self) -> bool {
+        match self {
+            Self::Untouched => true,
+            Self::Statements { keep_foreign, .. } => *keep_foreign,
+        }
+    }
+}
+
+/// A `Sid` is unique within a policy, and the user's may be one of those that grants get.
+///
+/// Source: "IAM JSON policy elements: Sid" in the IAM user guide.
+fn named_apart(statements: impl Iterator<Item = Value>) -> Result<Vec<Statement>, PolicyError> {
+    let mut taken = BTreeSet::new();
+    let named = statements.map(|mut statement| {
+        if let Some(Value::String(sid)) = statement.get_mut("Sid") {
+            let base = sid.clone();
+            let mut number = 2;
+            while !taken.insert(sid.clone()) {
+                *sid = format!("{base}x{number}");
+                number += 1;
+            }
+        }
+        Statement::new(statement)
+    });
+    named.collect()
 }
 
 /// A statement of the spec is ours: its `Sid` says so, and keeps what the user called it.
@@ -67,16 +107,22 @@ fn with_our_sid(mut statement: Value, number: usize) -> Value {
     statement
 }
 
-/// The policy that ECR is to hold, given the one it holds: `None` stands for none.
+/// The policy that ECR is to hold, given the one it holds, and whether `all_of_it_is_ours`, known by its mark or not:
+/// `None` stands for none.
 ///
 /// # Errors
 /// [`PolicyError::TooLong`] where ours and the foreign ones together are.
-pub fn target(wanted: &WantedPolicy, there: Option<&PolicyDocument>) -> Result<Option<PolicyDocument>, PolicyError> {
+pub fn target(
+    wanted: &WantedPolicy,
+    there: Option<&PolicyDocument>,
+    all_of_it_is_ours: bool,
+) -> Result<Option<PolicyDocument>, PolicyError> {
     let there = there.map(PolicyDocument::statements).unwrap_or_default();
-    let (ours, keep_foreign) = match wanted {
-        WantedPolicy::Untouched => (&[][..], true),
-        WantedPolicy::Statements { ours, keep_foreign } => (ours.as_slice(), *keep_foreign),
+    let ours = match wanted {
+        WantedPolicy::Untouched => &[][..],
+        WantedPolicy::Statements { ours, .. } => ours.as_slice(),
     };
+    let keep_foreign = wanted.keeps_foreign() && !all_of_it_is_ours;
     let foreign = there.iter().filter(|statement| {
         keep_foreign && !statement.is_ours() && !ours.iter().any(|ours| ours.says_the_same(statement))
     });
@@ -109,19 +155,19 @@ mod tests {
             (statement("EcrOperatorA", "a:a"), statement("EcrOperatorB", "b:b"), statement("theirs", "c:c"));
         let there = document(&[old, theirs.clone()]);
         assert_eq!(
-            target(&wanted([ours.clone()], true), Some(&there)).unwrap(),
+            target(&wanted([ours.clone()], true), Some(&there), false).unwrap(),
             Some(document(&[theirs.clone(), ours.clone()]))
         );
-        assert_eq!(target(&wanted([ours.clone()], false), Some(&there)).unwrap(), Some(document(&[ours])));
-        assert_eq!(target(&wanted([], true), Some(&there)).unwrap(), Some(document(&[theirs])));
-        assert_eq!(target(&wanted([], false), Some(&there)).unwrap(), None);
+        assert_eq!(target(&wanted([ours.clone()], false), Some(&there), false).unwrap(), Some(document(&[ours])));
+        assert_eq!(target(&wanted([], true), Some(&there), false).unwrap(), Some(document(&[theirs])));
+        assert_eq!(target(&wanted([], false), Some(&there), false).unwrap(), None);
     }
 
     #[test]
     fn a_foreign_statement_that_says_the_same_becomes_ours_and_so_can_go() {
         let (ours, same) = (statement("EcrOperatorA", "a:a"), statement("", "a:a"));
         let there = document(&[same]);
-        let target = target(&wanted([ours.clone()], true), Some(&there)).unwrap().unwrap();
+        let target = target(&wanted([ours.clone()], true), Some(&there), false).unwrap().unwrap();
         assert_ne!(target, there, "it has to be written once");
         assert_eq!(target.statements(), [ours]);
     }
@@ -131,8 +177,9 @@ mod tests {
         let theirs = statement("theirs", &"a".repeat(5_000));
         let rest = MOST_CHARACTERS - document(&[theirs.clone(), statement("EcrOperatorA", "")]).text().chars().count();
         let there = document(&[theirs]);
-        let target =
-            |more: usize| target(&wanted([statement("EcrOperatorA", &"b".repeat(rest + more))], true), Some(&there));
+        let target = |more: usize| {
+            target(&wanted([statement("EcrOperatorA", &"b".repeat(rest + more))], true), Some(&there), false)
+        };
         assert_eq!(target(0).unwrap().unwrap().text().chars().count(), MOST_CHARACTERS);
         assert_eq!(target(1), Err(PolicyError::TooLong(MOST_CHARACTERS + 1)));
     }
@@ -150,10 +197,64 @@ mod tests {
     fn a_block_that_goes_takes_ours_along() {
         let (old, theirs) = (statement("EcrOperatorB", "b:b"), statement("theirs", "c:c"));
         assert_eq!(
-            target(&WantedPolicy::Untouched, Some(&document(&[old.clone(), theirs.clone()]))).unwrap(),
+            target(&WantedPolicy::Untouched, Some(&document(&[old.clone(), theirs.clone()])), false).unwrap(),
             Some(document(&[theirs]))
         );
-        assert_eq!(target(&WantedPolicy::Untouched, Some(&document(&[old]))).unwrap(), None);
+        assert_eq!(target(&WantedPolicy::Untouched, Some(&document(&[old])), false).unwrap(), None);
+    }
+
+    #[test]
+    fn what_a_text_gave_goes_with_it_though_it_bore_no_mark() {
+        let (old, new) = (statement("a text", "b:b"), statement("EcrOperatorA", "a:a"));
+        let there = document(&[old]);
+        let narrower = target(&wanted([new.clone()], true), Some(&there), true).unwrap();
+        assert_eq!(narrower, Some(document(&[new])));
+        assert_eq!(target(&WantedPolicy::Untouched, Some(&there), true).unwrap(), None);
+    }
+
+    #[test]
+    fn only_a_text_that_stands_alone_bears_no_mark() {
+        let region = Region::parse("eu-west-1").unwrap();
+        let text = r#"{"Statement":{"Effect":"Allow","Principal":"*","Action":"a:a"}}"#;
+        let grants = json!([{"access": "Pull", "accounts": ["210987654321"]}]);
+        for (policy, unmarked) in [
+            (json!({"policyText": text}), true),
+            (json!({"policyText": text, "foreignStatements": "Keep"}), false),
+            (json!({"grants": grants, "foreignStatements": "Remove"}), false),
+        ] {
+            let parsed = WantedPolicy::parse(&serde_json::from_value(policy).unwrap(), &region).unwrap();
+            assert_eq!(parsed.is_unmarked(), unmarked, "{parsed:?}");
+        }
+    }
+
+    #[test]
+    fn a_text_is_measured_as_it_is_sent() {
+        let region = Region::parse("eu-west-1").unwrap();
+        let of = |padding: usize| {
+            let statement = json!({"Effect": "Allow", "Principal": "*", "Action": "x".repeat(padding)});
+            let text = format!("{:#}", json!({"Version": "2012-10-17", "Statement": [statement]}));
+            let policy = serde_json::from_value(json!({ "policyText": text })).unwrap();
+            WantedPolicy::parse(&policy, &region).map(drop)
+        };
+        let empty = r#"{"Statement":[{"Action":"","Effect":"Allow","Principal":"*"}],"Version":"2012-10-17"}"#;
+        assert_eq!(of(MOST_CHARACTERS - empty.len()), Ok(()));
+        assert_eq!(of(MOST_CHARACTERS - empty.len() + 1), Err(PolicyError::TooLong(MOST_CHARACTERS + 1)));
+    }
+
+    #[test]
+    fn no_two_statements_have_one_sid() {
+        let region = Region::parse("eu-west-1").unwrap();
+        let named = |sid: &str| json!({"Sid": sid, "Effect": "Allow", "Principal": "*", "Action": "ecr:ListImages"});
+        let policy = serde_json::from_value(json!({
+            "grants": [{"access": "Pull", "accounts": ["210987654321"]}],
+            "statements": [named("Pull1"), {"Effect": "Deny", "Principal": "*", "Action": "ecr:PutImage"}, named("Statement2"), named("Pull1"), named("Pull1x2")],
+        }));
+        let WantedPolicy::Statements { ours, .. } = WantedPolicy::parse(&policy.unwrap(), &region).unwrap() else {
+            panic!()
+        };
+        let sids: Vec<_> = ours.iter().map(|statement| statement.value()["Sid"].as_str().unwrap()).collect();
+        assert_eq!(sids.iter().collect::<BTreeSet<_>>().len(), 6, "{sids:?}");
+        assert!(ours.iter().all(Statement::is_ours));
     }
 
     #[test]

@@ -18,6 +18,8 @@ pub struct Guard<'a> {
     pub reclaims: i32,
     /// Whether the registry's own scanning configuration decides, and that of the repository is of no effect.
     pub registry_scans: bool,
+    /// Whether all of the repository policy was set by us, without the marks of ours.
+    pub policy_is_ours: bool,
 }
 
 /// What is to be done.
@@ -38,7 +40,7 @@ pub fn plan(desired: &Desired, observed: Option<&Observed>, guard: &Guard<'_>) -
     match observed {
         None => {
             plan.steps.push(Step::Create(creation(desired)));
-            plan.add_policies(desired, &Reading::Absent, &Reading::Absent);
+            plan.add_policies(desired, &Reading::Absent, &Reading::Absent, guard.policy_is_ours);
         }
         Some(observed) => {
             plan.blocked = blocked(desired, &guard.ownership).or_else(|| contested(desired, guard));
@@ -47,7 +49,7 @@ pub fn plan(desired: &Desired, observed: Option<&Observed>, guard: &Guard<'_>) -
                 plan.problems.extend(encryption_problem(desired, core).map(|problem| (Some(Aspect::Core), problem)));
                 plan.steps.extend(core_steps(desired, core, guard.registry_scans));
             }
-            plan.add_policies(desired, &observed.lifecycle, &observed.policy);
+            plan.add_policies(desired, &observed.lifecycle, &observed.policy, guard.policy_is_ours);
         }
     }
     if desired.plan_only && plan.blocked.is_none() && !plan.steps.is_empty() {
@@ -66,7 +68,8 @@ pub fn policies_differ(
     policy: &Reading<PolicyDocument>,
 ) -> bool {
     let mut plan = Plan::default();
-    plan.add_policies(desired, lifecycle, policy);
+    // What is no longer declared goes with the change of the spec, which is never only glanced at.
+    plan.add_policies(desired, lifecycle, policy, false);
     plan != Plan::default()
 }
 
@@ -76,31 +79,35 @@ impl Plan {
         desired: &Desired,
         lifecycle: &Reading<LifecycleDocument>,
         policy: &Reading<PolicyDocument>,
+        policy_is_ours: bool,
     ) {
         self.steps.extend(lifecycle_step(desired, lifecycle));
-        self.add_policy(desired, policy);
+        match policy_step(desired, policy, policy_is_ours) {
+            Ok(step) => self.steps.extend(step),
+            Err(problem) => self.problems.push((Some(Aspect::Policy), problem)),
+        }
     }
+}
 
-    fn add_policy(&mut self, desired: &Desired, there: &Reading<PolicyDocument>) {
-        if *there == Reading::Unread {
-            return;
-        }
-        let there = there.found();
-        match policy::target(&desired.policy, there) {
-            Ok(target) if target.as_ref() == there => {}
-            Ok(target) => {
-                let changes = PolicyDocument::changes(there, target.as_ref());
-                self.steps.push(match target {
-                    Some(document) => Step::SetRepositoryPolicy { document, changes },
-                    None => Step::DeleteRepositoryPolicy { changes },
-                });
-            }
-            Err(error) => {
-                let problem = Problem::new(Reason::Invalid, format!("spec.{error}, foreign statements included"));
-                self.problems.push((Some(Aspect::Policy), problem));
-            }
-        }
+/// The step that the repository policy asks for, given the one that is there.
+///
+/// # Errors
+/// `Invalid` where it would be too long with the foreign statements.
+pub fn policy_step(desired: &Desired, there: &Reading<PolicyDocument>, is_ours: bool) -> Result<Option<Step>, Problem> {
+    if *there == Reading::Unread {
+        return Ok(None);
     }
+    let there = there.found();
+    let target = policy::target(&desired.policy, there, is_ours)
+        .map_err(|error| Problem::new(Reason::Invalid, format!("spec.{error}, foreign statements included")))?;
+    if target.as_ref() == there {
+        return Ok(None);
+    }
+    let changes = PolicyDocument::changes(there, target.as_ref());
+    Ok(Some(match target {
+        Some(document) => Step::SetRepositoryPolicy { document, changes },
+        None => Step::DeleteRepositoryPolicy { changes },
+    }))
 }
 
 fn count(steps: usize) -> String {
@@ -196,7 +203,7 @@ fn encryption_problem(desired: &Desired, core: &Core) -> Option<Problem> {
         Problem::new(
             Reason::Invalid,
             format!(
-                "encryptionConfiguration: declared {}, in AWS {}; ECR can't change it after creation, and nothing is ever re-created. Declare what is there",
+                "encryptionConfiguration: declared {}, in AWS {}; ECR can't change it after creation, and nothing is ever re-created. To declare what is there, delete this object with deletionPolicy Retain (the repository stays) and create it again",
                 declared.describe(),
                 core.encryption.describe()
             ),

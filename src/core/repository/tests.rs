@@ -72,7 +72,7 @@ fn with_core(there: Observed, change: impl FnOnce(&mut Core)) -> Observed {
 }
 
 fn guard(ownership: Ownership) -> Guard<'static> {
-    Guard { ownership, managed_tags: &[], reclaims: 0, registry_scans: false }
+    Guard { ownership, managed_tags: &[], reclaims: 0, registry_scans: false, policy_is_ours: false }
 }
 
 fn ours() -> Guard<'static> {
@@ -313,8 +313,8 @@ fn any_managed() -> impl Strategy<Value = Vec<String>> {
 
 proptest! {
     #[test]
-    fn planning_what_was_just_applied_is_empty(desired in any_desired(), there in any_observed(), managed in any_managed()) {
-        let guard = Guard { ownership: Ownership::Ours, managed_tags: &managed, reclaims: 0, registry_scans: false };
+    fn planning_what_was_just_applied_is_empty(desired in any_desired(), there in any_observed(), managed in any_managed(), policy_is_ours in any::<bool>()) {
+        let guard = Guard { ownership: Ownership::Ours, managed_tags: &managed, reclaims: 0, registry_scans: false, policy_is_ours };
         let steps = plan(&desired, there.as_ref(), &guard).steps;
         let after = steps.iter().fold(there, |there, step| Some(take(step, there)));
         let again = plan(&desired, after.as_ref(), &guard);
@@ -322,8 +322,8 @@ proptest! {
     }
 
     #[test]
-    fn every_step_makes_a_difference(desired in any_desired(), there in any_observed(), managed in any_managed()) {
-        let guard = Guard { ownership: Ownership::Ours, managed_tags: &managed, reclaims: 0, registry_scans: false };
+    fn every_step_makes_a_difference(desired in any_desired(), there in any_observed(), managed in any_managed(), policy_is_ours in any::<bool>()) {
+        let guard = Guard { ownership: Ownership::Ours, managed_tags: &managed, reclaims: 0, registry_scans: false, policy_is_ours };
         let mut there = there;
         for step in plan(&desired, there.as_ref(), &guard).steps {
             let after = take(&step, there.clone());
@@ -333,8 +333,8 @@ proptest! {
     }
 
     #[test]
-    fn the_order_of_steps_after_the_gate_does_not_matter(desired in any_desired(), there in any_observed(), managed in any_managed()) {
-        let guard = Guard { ownership: Ownership::Ours, managed_tags: &managed, reclaims: 0, registry_scans: false };
+    fn the_order_of_steps_after_the_gate_does_not_matter(desired in any_desired(), there in any_observed(), managed in any_managed(), policy_is_ours in any::<bool>()) {
+        let guard = Guard { ownership: Ownership::Ours, managed_tags: &managed, reclaims: 0, registry_scans: false, policy_is_ours };
         let steps = plan(&desired, there.as_ref(), &guard).steps;
         let (gates, rest): (Vec<_>, Vec<_>) = steps.iter().partition(|step| step.is_gate());
         let forth = gates.iter().chain(rest.iter()).fold(there.clone(), |there, step| Some(take(step, there)));

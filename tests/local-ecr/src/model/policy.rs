@@ -19,7 +19,8 @@ pub(crate) struct RepositoryPolicy {
 pub struct ReadBack {
     /// Principals come in another order at each read.
     pub shuffle: bool,
-    /// An account id becomes the ARN of its root, a list of one its element, a lone statement a list.
+    /// An account id becomes the ARN of its root, a list of one its element, a lone statement a list; and the text is
+    /// printed in lines, so that it may be longer than what was set. Source: the examples of `GetRepositoryPolicy`.
     pub normalise: bool,
 }
 
@@ -62,7 +63,7 @@ impl RepositoryPolicy {
                 }
             }
         }
-        value.to_string()
+        if read_back.normalise { format!("{value:#}") } else { value.to_string() }
     }
 }
 
@@ -226,7 +227,8 @@ mod tests {
         let renders: Vec<_> = (0..6).map(|turn| policy.render(ReadBack::default(), "aws", turn)).collect();
         assert!(renders.iter().any(|render| *render != renders[0]));
         assert!(renders[0].contains("arn:aws:iam::210987654321:root"));
-        assert!(renders[0].contains(r#""Action":"ecr:BatchGetImage""#));
+        assert!(renders[0].contains(r#""Action": "ecr:BatchGetImage""#));
+        assert!(renders[0].contains('\n') && renders[0].len() > text.len());
         let plain = ReadBack { shuffle: false, normalise: false };
         let same: Value = serde_json::from_str(&policy.render(plain, "aws", 5)).unwrap();
         assert_eq!(same, serde_json::from_str::<Value>(&text).unwrap());
