@@ -106,16 +106,22 @@ impl MergedSecrets {
         Err(Problem::new(Reason::Transient, format!("others keep writing the Secret {name} at the same time")))
     }
 
-    /// Takes out what the pull secret put in, and nothing else.
+    /// Takes out what the pull secret put in, and nothing else that is somebody's. `is_ours` tells which UIDs are those of
+    /// pull secrets.
     ///
     /// # Errors
     /// Where the API server refuses.
-    pub async fn take_out(&self, (namespace, name): (&str, &str), owner_uid: &str) -> Result<(), kube::Error> {
+    pub async fn take_out(
+        &self,
+        (namespace, name): (&str, &str),
+        owner_uid: &str,
+        is_ours: impl Fn(&str) -> bool,
+    ) -> Result<(), kube::Error> {
         let api = self.api(namespace);
         let mut tries = 1..=TRIES;
         loop {
             let Some(secret) = api.get_opt(name).await? else { return Ok(()) };
-            let Some(change) = unmerge(&secret, owner_uid) else { return Ok(()) };
+            let Some(change) = unmerge(&secret, owner_uid, &is_ours) else { return Ok(()) };
             match self.write(&api, Some(&secret), &secret, owner_uid, change).await {
                 Ok(_) => return Ok(()),
                 Err(error) if (is_conflict(&error) || is_not_found(&error)) && tries.next().is_some() => {}
@@ -126,7 +132,7 @@ impl MergedSecrets {
 
     /// The same wherever there is something: as the API server has it now, since a cache may lag behind what was written a
     /// moment ago. Returns what couldn't be taken out, and why: one that is refused holds back no other.
-    pub async fn take_out_everywhere(&self, owner: &SecretOwner) -> Vec<String> {
+    pub async fn take_out_everywhere(&self, owner: &SecretOwner, is_ours: impl Fn(&str) -> bool) -> Vec<String> {
         let api: Api<KubeSecret> = match &owner.namespace {
             Some(namespace) => self.api(namespace),
             None => Api::all(self.client.clone()),
@@ -144,7 +150,7 @@ impl MergedSecrets {
             for secret in list.items.iter().filter(|secret| noted(&secret.metadata).any(|uid| uid == owner.uid)) {
                 let namespace = secret.namespace().unwrap_or_default();
                 let name = secret.name_any();
-                if let Err(error) = self.take_out((&namespace, &name), &owner.uid).await {
+                if let Err(error) = self.take_out((&namespace, &name), &owner.uid, &is_ours).await {
                     left.push(format!("Secret {namespace}/{name}: {}", words(&error)));
                 }
             }
@@ -170,7 +176,7 @@ impl MergedSecrets {
         change: Change,
     ) -> Result<Option<PartialObjectMeta<KubeSecret>>, kube::Error> {
         let name = base.name_any();
-        let Change::Write { text, note, label } = change else {
+        let Change::Write { text, note, gone, label } = change else {
             let guard = Preconditions { uid: base.uid(), resource_version: base.resource_version() };
             let params = DeleteParams { preconditions: Some(guard), ..DeleteParams::default() };
             return api.delete(&name, &params).await.map(|_| None);
@@ -179,6 +185,9 @@ impl MergedSecrets {
             "labels": {OWNER_UID: label.then_some(MERGED)},
             "annotations": {note_key(owner_uid): note},
         }});
+        for uid in gone {
+            patch["metadata"]["annotations"][note_key(&uid)] = Value::Null;
+        }
         if let Some(text) = text {
             patch["data"] = json!({DOCKER_CONFIG_KEY: BASE64_STANDARD.encode(text.expose())});
         }

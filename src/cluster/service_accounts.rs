@@ -54,13 +54,13 @@ impl ServiceAccounts {
         last_writer(found.managed_fields()).map(str::to_owned)
     }
 
-    /// Brings it about, if it isn't so. Returns whether something was written.
+    /// Brings it about, if it isn't so. Returns whether it then is: admission may change what is written.
     ///
     /// # Errors
     /// A conflict where somebody else changed the ServiceAccount meanwhile: nothing is lost, the next pass sees it.
     pub async fn apply(&self, account: &ServiceAccount, wish: &Wish<'_>) -> Result<bool, kube::Error> {
         let Some((list, added)) = changed(account, wish) else {
-            return Ok(false);
+            return Ok(true);
         };
         let added = (!added.is_empty()).then(|| render(&added));
         let patch = json!({
@@ -73,7 +73,8 @@ impl ServiceAccounts {
         });
         let api: Api<ServiceAccount> = Api::namespaced(self.client.clone(), &account.namespace().unwrap_or_default());
         let params = PatchParams { field_manager: Some(WRITER.to_owned()), ..PatchParams::default() };
-        api.patch_metadata(&account.name_any(), &params, &Patch::Merge(patch)).await.map(|_| true)
+        let now = api.patch(&account.name_any(), &params, &Patch::Merge(patch)).await?;
+        Ok(!Self::differs(&now, wish))
     }
 }
 

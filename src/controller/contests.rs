@@ -26,6 +26,16 @@ impl Contests {
         self.with(owner_uid, account, |contest| contest.wrote(version, now));
     }
 
+    /// The name was written, and admission took it out.
+    pub fn was_stripped(&self, owner_uid: &str, account: &ServiceAccount, now: Timestamp) {
+        self.with(owner_uid, account, |contest| contest.was_stripped(now));
+    }
+
+    /// Whether admission took out what was last written.
+    pub fn is_stripped(&self, owner_uid: &str, account: &ServiceAccount) -> bool {
+        self.with(owner_uid, account, |contest| contest.is_stripped())
+    }
+
     /// The account has the name: until when it is watched.
     pub fn is_right(&self, owner_uid: &str, account: &ServiceAccount, now: Timestamp) -> Option<Timestamp> {
         self.with(owner_uid, account, |contest| contest.is_right(now))

@@ -79,6 +79,9 @@ async fn pass<K: PullSecret>(object: &K, context: &Context) -> Result<(Desired, 
         let marks = there(&namespace).and_then(|seen| seen.marks.clone());
         served.ready.extend(marks.map(|marks| (namespace, marks)));
     }
+    for namespace in &desired.waiting {
+        served.keep(namespace, there(namespace), &desired.failures);
+    }
     for (namespace, problem) in &desired.refused {
         served.fail(namespace.clone(), problem.clone());
     }
@@ -124,7 +127,9 @@ async fn let_go<K: PullSecret>(object: &K, context: &Context) -> Result<Action, 
             return report(object, context, Err(suspended())).await;
         }
         let mut left = service_accounts::set_back(object, context).await;
-        left.extend(context.merged_secrets.take_out_everywhere(&object.owner()).await);
+        left.extend(
+            context.merged_secrets.take_out_everywhere(&object.owner(), |uid| context.stores.is_pull_secret(uid)).await,
+        );
         if !left.is_empty() {
             return report(object, context, Err(not_undone(&left))).await;
         }
@@ -205,7 +210,8 @@ async fn remove_unwanted<K: PullSecret>(
     );
     for ((namespace, name), seen) in unwanted {
         let removed = if merges(object) {
-            context.merged_secrets.take_out((namespace, name), &seen.owner_uid).await
+            let is_ours = |uid: &str| context.stores.is_pull_secret(uid);
+            context.merged_secrets.take_out((namespace, name), &seen.owner_uid, is_ours).await
         } else {
             writer.remove(namespace, name, &seen.uid).await
         };

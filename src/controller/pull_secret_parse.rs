@@ -5,13 +5,13 @@ use std::sync::Arc;
 
 use kube::ResourceExt;
 
-use crate::api::{RegistryEntry, TokenAccess, WhenNotAllowed};
+use crate::api::{EcrRegistry, RegistryEntry, TokenAccess, WhenNotAllowed};
 use crate::controller::context::Context;
 use crate::controller::pull_secret_kind::{Labelled, PullSecret};
-use crate::controller::registries::Registry;
+use crate::controller::registries::{Registry, is_scoped};
 use crate::core::access::Access;
 use crate::core::pull_secret::{Login, Offer, Request, logins};
-use crate::core::reason::{Problem, Reason, gather};
+use crate::core::reason::{Problem, Reason};
 use crate::core::scope::{ScopeError, ceiling};
 use crate::core::selector::NamespaceView;
 use crate::core::token::{TokenKey, fingerprint};
@@ -21,7 +21,7 @@ pub(super) struct Desired {
     pub(super) name: String,
     /// By the identity that mints: the registry and its caller.
     pub(super) minters: BTreeMap<String, (Registry, String)>,
-    /// Registries that can't be used just now: they hold back no other.
+    /// Registries that can't be used just now: they hold back no other, nor what is no longer wanted.
     pub(super) failures: Vec<Problem>,
     /// Namespaces that are to hold the Secret, with what is to be in it.
     pub(super) allowed: BTreeMap<String, Arc<Variant>>,
@@ -31,6 +31,8 @@ pub(super) struct Desired {
     cleared: BTreeSet<String>,
     /// Namespaces that have a right to it which can't be put into a token.
     pub(super) refused: BTreeMap<String, Problem>,
+    /// Namespaces that keep what they have until any registry can be used.
+    pub(super) waiting: BTreeSet<String>,
 }
 
 /// What is to be in a Secret: one and the same wherever the rights are the same.
@@ -49,12 +51,14 @@ impl Desired {
 
     /// Whether the namespace keeps what it has, and gets nothing new.
     pub(super) fn is_frozen(&self, namespace: &str) -> bool {
-        self.refused.contains_key(namespace) || (self.denied.contains(namespace) && !self.cleared.contains(namespace))
+        self.refused.contains_key(namespace)
+            || self.waiting.contains(namespace)
+            || (self.denied.contains(namespace) && !self.cleared.contains(namespace))
     }
 
     /// How many namespaces are to hold the Secret.
     pub(super) fn count(&self) -> usize {
-        self.allowed.len() + self.refused.len()
+        self.allowed.len() + self.refused.len() + self.waiting.len()
     }
 
     /// What is to be in Secrets, each once.
@@ -74,41 +78,46 @@ impl Desired {
     }
 }
 
-/// An entry of `spec.registries` with its registry, as it is.
+/// An entry of `spec.registries`, and what is known of its registry: its rights are, whether or not AWS can be asked.
 struct Asked {
     entry: RegistryEntry,
-    registry: Registry,
-    offer: Offer,
+    /// `None` where there is no such registry.
+    declared: Option<Arc<EcrRegistry>>,
+    /// `None` where it can't be used just now.
+    offer: Option<Offer>,
 }
 
-/// Resolves and parses; registries that can't be used are left out and told.
+/// Resolves and parses; registries that can't be used are told of.
 ///
 /// # Errors
-/// Where nothing of it can be served.
+/// Where it isn't known which namespaces it means.
 pub(super) async fn desired<K: PullSecret>(object: &K, context: &Context) -> Result<Desired, Problem> {
     let (mut minters, mut asked, mut failures) = (BTreeMap::new(), Vec::new(), Vec::new());
     for entry in object.entries() {
-        match offered(entry, object.common().access, context).await {
-            Ok((found, caller)) => {
-                minters.insert(found.offer.identity.clone(), (found.registry.clone(), caller));
-                asked.push(found);
+        let name = entry.registry_ref.clone().unwrap_or_default().name;
+        let declared = context.registries.object(&name).ok();
+        let offer = match offered(&name, object.common().access, context).await {
+            Ok((registry, offer, caller)) => {
+                minters.insert(offer.identity.clone(), (registry, caller));
+                Some(offer)
             }
-            Err(problem) => failures.push(problem),
-        }
-    }
-    if let Some(problem) = gather(&failures).filter(|_| asked.is_empty()) {
-        return Err(problem);
+            Err(problem) => {
+                failures.push(problem);
+                None
+            }
+        };
+        asked.push(Asked { entry, declared, offer });
     }
     let name = object.common().secret_name.clone().unwrap_or_else(|| object.name_any());
-    let Rights { allowed, denied, cleared, refused } = rights(object, &name, &asked, &object.namespaces(context)?);
-    Ok(Desired { name, minters, failures, allowed, denied, cleared, refused })
+    let Rights { allowed, denied, cleared, refused, waiting } =
+        rights(object, &name, &asked, &object.namespaces(context)?);
+    Ok(Desired { name, minters, failures, allowed, denied, cleared, refused, waiting })
 }
 
-async fn offered(entry: RegistryEntry, access: TokenAccess, context: &Context) -> Result<(Asked, String), Problem> {
-    let name = entry.registry_ref.clone().unwrap_or_default().name;
-    let registry = context.registries.resolve(&name).await?;
+async fn offered(name: &str, access: TokenAccess, context: &Context) -> Result<(Registry, Offer, String), Problem> {
+    let registry = context.registries.resolve(name).await?;
     let (offer, caller) = context.registries.offer(&registry, access).await?;
-    Ok((Asked { entry, registry, offer }, caller))
+    Ok((registry, offer, caller))
 }
 
 #[derive(Default)]
@@ -117,6 +126,7 @@ struct Rights {
     denied: BTreeSet<String>,
     cleared: BTreeSet<String>,
     refused: BTreeMap<String, Problem>,
+    waiting: BTreeSet<String>,
 }
 
 /// The namespaces it means, by whether each of its registries lets them have a token, and for which repositories.
@@ -141,6 +151,10 @@ fn rights<K: PullSecret>(object: &K, name: &str, asked: &[Asked], namespaces: &[
             rights.denied.insert(namespace.clone());
             continue;
         }
+        if asked.iter().all(|asked| asked.offer.is_none()) {
+            rights.waiting.insert(namespace.clone());
+            continue;
+        }
         let made = variants.entry(ceilings).or_insert_with_key(|ceilings| variant(object, name, asked, ceilings));
         match made {
             Ok(variant) => drop(rights.allowed.insert(namespace.clone(), Arc::clone(variant))),
@@ -157,23 +171,31 @@ enum Ceiling {
     Repositories(Vec<String>),
     /// The same for all who may have one: its tokens aren't cut down.
     Whole,
+    /// There is no such registry to say so.
+    Unknown,
 }
 
 impl Asked {
     fn removes_what_is_not_allowed(&self) -> bool {
-        self.registry.spec.pull.as_ref().is_some_and(|pull| pull.when_not_allowed == WhenNotAllowed::Remove)
+        let pull = self.declared.as_ref().and_then(|registry| registry.spec.pull.as_ref());
+        pull.is_some_and(|pull| pull.when_not_allowed == WhenNotAllowed::Remove)
     }
 }
 
 fn ceiling_of(
-    Asked { entry, registry, offer }: &Asked,
+    Asked { entry, declared, .. }: &Asked,
     access: TokenAccess,
     namespace: NamespaceView<'_>,
 ) -> Result<Ceiling, ScopeError> {
+    let Some(registry) = declared else { return Ok(Ceiling::Unknown) };
     let given = Access::of(registry.spec.allow.as_deref().unwrap_or_default(), namespace);
-    let allowed = if access == TokenAccess::Push { &given.push } else { &given.pull };
+    let allowed = match access {
+        TokenAccess::Pull => &given.pull,
+        TokenAccess::Push if registry.spec.push.is_none() => return Ok(Ceiling::None),
+        TokenAccess::Push => &given.push,
+    };
     let globs = ceiling(allowed, entry.repositories.as_deref())?;
-    Ok(match (globs.is_empty(), offer.scoped && entry.public.is_none()) {
+    Ok(match (globs.is_empty(), is_scoped(&registry.spec, access) && entry.public.is_none()) {
         (true, _) => Ceiling::None,
         (false, true) => Ceiling::Repositories(globs),
         (false, false) => Ceiling::Whole,
@@ -186,9 +208,9 @@ fn variant<K: PullSecret>(
     asked: &[Asked],
     ceilings: &[Ceiling],
 ) -> Result<Arc<Variant>, Problem> {
-    let requests = asked.iter().zip(ceilings).map(|(asked, ceiling)| {
+    let requests = asked.iter().zip(ceilings).filter_map(|(asked, ceiling)| {
         let ceiling = if let Ceiling::Repositories(globs) = ceiling { globs } else { &[][..] };
-        Request { asked: &asked.entry, offer: &asked.offer, ceiling }
+        Some(Request { asked: &asked.entry, offer: asked.offer.as_ref()?, ceiling })
     });
     let requests: Vec<_> = requests.collect();
     let spec = object.common();

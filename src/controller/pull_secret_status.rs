@@ -16,7 +16,7 @@ use crate::controller::pull_secret_kind::PullSecret;
 use crate::controller::pull_secret_parse::{Desired, Variant};
 use crate::controller::report::transition;
 use crate::core::conditions::{Verdict, conditions, is_ready};
-use crate::core::pull_secret::{Login, Marks};
+use crate::core::pull_secret::{Login, Marks, Seen};
 use crate::core::reason::{Class, Problem, Reason, gather};
 use crate::core::token::{Freshness, Life, TokenKey, wait};
 
@@ -62,6 +62,15 @@ impl Served {
     /// Why tokens couldn't be renewed, and when that is tried again.
     fn failures(&self) -> impl Iterator<Item = &(AwsError, Timestamp)> {
         self.tokens.values().filter_map(|lookup| lookup.failure.as_ref())
+    }
+
+    /// A namespace for which nothing can be had just now, because of `failures`: it is served by what is `there`.
+    pub fn keep(&mut self, namespace: &str, there: Option<&Seen>, failures: &[Problem]) {
+        self.ready.extend(there.and_then(|seen| Some((namespace.to_owned(), seen.marks.clone()?))));
+        if !there.is_some_and(|seen| seen.intact) || !self.ready.contains_key(namespace) {
+            let problem = gather(failures).unwrap_or_else(|| Problem::new(Reason::Transient, "no token yet"));
+            self.fail(namespace.to_owned(), problem);
+        }
     }
 
     /// A namespace that isn't served.
@@ -116,7 +125,7 @@ pub(super) async fn report<K: PullSecret>(
     let generation = object.meta().generation.unwrap_or_default();
     let (mut status, verdict, next) = match &outcome {
         Ok((desired, served)) => {
-            let (verdict, problem) = verdict(desired, served, now);
+            let (verdict, problem) = verdict(desired, served, is_ready(&old.conditions, generation), now);
             if problem.is_none() {
                 context.attempts.reset(&uid);
             }
@@ -177,7 +186,7 @@ async fn tell_namespaces<K: PullSecret>(
 }
 
 /// Pure: what the namespaces and tokens add up to.
-fn verdict(desired: &Desired, served: &Served, now: Timestamp) -> (Verdict, Option<Problem>) {
+fn verdict(desired: &Desired, served: &Served, was_ready: bool, now: Timestamp) -> (Verdict, Option<Problem>) {
     let tokens = gather(&overdue(desired, served));
     let until = served
         .first_to_end()
@@ -196,7 +205,9 @@ fn verdict(desired: &Desired, served: &Served, now: Timestamp) -> (Verdict, Opti
             return hold(Problem::new(Reason::Stale, format!("renewal is overdue{because}{until}")), true);
         }
         (_, Some(problem)) => {
-            let all_there = served.failed.is_empty() && !served.ready.is_empty();
+            // What should be in the Secrets of those that wait isn't known.
+            let known = desired.waiting.is_empty() || was_ready;
+            let all_there = served.failed.is_empty() && !served.ready.is_empty() && known;
             return hold(Problem::new(problem.reason, problem.message + &until), all_there);
         }
         (_, None) => {}
@@ -291,11 +302,12 @@ fn status<K: PullSecret>(object: &K, old: &PullSecretStatus, desired: &Desired, 
         expires_at: first.map(|marks| in_seconds(marks.life.expires_at).into()),
         refresh_at: served.marks().map(|marks| marks.refresh_at).min().map(|at| in_seconds(at).into()),
         last_refreshed_at: first.map(|marks| in_seconds(marks.life.issued_at).into()),
-        registries: desired
-            .by_host()
-            .iter()
-            .map(|(host, logins)| registry(host, logins, old, desired, served))
-            .collect(),
+        registries: if desired.waiting.is_empty() {
+            let hosts = desired.by_host();
+            hosts.iter().map(|(host, logins)| registry(host, logins, old, desired, served)).collect()
+        } else {
+            old.registries.clone()
+        },
         namespaces: Some(NamespaceCounts {
             desired: count(desired.count()),
             ready: count(served.ready.len()),
@@ -304,7 +316,10 @@ fn status<K: PullSecret>(object: &K, old: &PullSecretStatus, desired: &Desired, 
                 .map(|(name, problem)| FailedNamespace { name: name.clone(), reason: problem.to_string() })
                 .collect(),
         }),
-        last_handled_reconcile_at: if served.failures().next().is_none() && served.failed.is_empty() {
+        last_handled_reconcile_at: if served.failures().next().is_none()
+            && served.failed.is_empty()
+            && desired.waiting.is_empty()
+        {
             object.annotations().get(RECONCILE_AT).cloned()
         } else {
             old.last_handled_reconcile_at.clone()

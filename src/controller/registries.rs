@@ -126,8 +126,7 @@ impl Registries {
             accounts: first(registry.account.clone(), accounts),
             regions: first(registry.region.clone(), regions),
             identity: known.id.clone(),
-            // Whoever may push is always kept to what it may push.
-            scoped: access == TokenAccess::Push || pull.scope_tokens == ScopeTokens::Required,
+            scoped: is_scoped(&registry.spec, access),
         };
         Ok((offer, caller))
     }
@@ -181,7 +180,11 @@ impl Registries {
         self.sessions.get(&registry.name, &registry.spec, identity, region).await
     }
 
-    fn object(&self, name: &str) -> Result<Arc<EcrRegistry>, Problem> {
+    /// The `EcrRegistry` of that name, whether or not it can be worked with.
+    ///
+    /// # Errors
+    /// `RegistryNotFound`.
+    pub fn object(&self, name: &str) -> Result<Arc<EcrRegistry>, Problem> {
         self.store.get(&ObjectRef::new(name)).ok_or_else(|| {
             Problem::new(
                 Reason::RegistryNotFound,
@@ -208,6 +211,13 @@ fn mints(registry: &Registry, access: TokenAccess) -> Result<Option<&Identity>, 
             ),
         )),
     }
+}
+
+/// Whether tokens are cut down to what `allow` gives. Whoever may push is always kept to what it may push.
+#[must_use]
+pub fn is_scoped(spec: &EcrRegistrySpec, access: TokenAccess) -> bool {
+    let pull = spec.pull.as_ref().map(|pull| pull.scope_tokens).unwrap_or_default();
+    access == TokenAccess::Push || pull == ScopeTokens::Required
 }
 
 fn parse_region(spec: &EcrRegistrySpec) -> Result<Region, Problem> {

@@ -33,22 +33,33 @@ pub(super) async fn bring_about<K: PullSecret>(object: &K, context: &Context, de
     let ready: BTreeSet<_> = served.ready.keys().cloned().collect();
     for account in context.stores.service_accounts.state_filter(concerns) {
         let namespace = account.namespace().unwrap_or_default();
-        if desired.is_frozen(&namespace) {
-            continue;
-        }
-        let in_use = wanted(&account.name_any()) && ready.contains(&namespace);
-        if !in_use && (!is_marked(&account, &owner.uid) || served.is_held_up(&namespace)) {
+        let is_wanted = wanted(&account.name_any());
+        let in_use = is_wanted && ready.contains(&namespace);
+        let stays = is_wanted && (desired.is_frozen(&namespace) || served.is_held_up(&namespace));
+        if !in_use && (stays || !is_marked(&account, &owner.uid)) {
             continue;
         }
         let wish = Wish { owner_uid: &owner.uid, secret: in_use.then_some(desired.name.as_str()) };
         match turn(context, &account, &wish) {
             None | Some(Turn::Settling) => {}
             Some(Turn::Pause(until)) => {
-                let who = writer.last_writer(&account).await.unwrap_or_else(|| "somebody".to_owned());
-                served.contested(namespace, until, contested(&account, &desired.name, &who, until));
+                let (who, remedy) = if context.contests.is_stripped(&owner.uid, &account) {
+                    ("an admission webhook or policy".to_owned(), "have it leave it there".to_owned())
+                } else {
+                    let who = writer.last_writer(&account).await.unwrap_or_else(|| "somebody".to_owned());
+                    let remedy = format!("add it to what {who} applies");
+                    (who, remedy)
+                };
+                let problem = contested(&account, &desired.name, &who, &remedy, until);
+                served.contested(namespace, until, problem);
             }
             Some(Turn::Write) => match writer.apply(&account, &wish).await {
-                Ok(_) => context.contests.wrote(&owner.uid, &account, Timestamp::now()),
+                Ok(is_so) if is_so || !in_use => context.contests.wrote(&owner.uid, &account, Timestamp::now()),
+                // Its version needn't have moved, so that no watch tells of it.
+                Ok(_) => {
+                    context.contests.was_stripped(&owner.uid, &account, Timestamp::now());
+                    served.again_soon = true;
+                }
                 Err(error) if is_not_found(&error) => {}
                 Err(error) if is_conflict(&error) => served.again_soon = true,
                 Err(error) => {
@@ -70,11 +81,11 @@ fn turn(context: &Context, account: &ServiceAccount, wish: &Wish<'_>) -> Option<
     }
 }
 
-fn contested(account: &ServiceAccount, secret: &str, who: &str, until: Timestamp) -> Problem {
+fn contested(account: &ServiceAccount, secret: &str, who: &str, remedy: &str, until: Timestamp) -> Problem {
     Problem::new(
         Reason::Contested,
         format!(
-            "ServiceAccount {}: {who} keeps taking {secret} out of its imagePullSecrets; add it to what {who} applies, or take the ServiceAccount out of spec.serviceAccounts. Next look at {until:.0}",
+            "ServiceAccount {}: {who} keeps taking {secret} out of its imagePullSecrets; {remedy}, or take the ServiceAccount out of spec.serviceAccounts. Next look at {until:.0}",
             account.name_any()
         ),
     )

@@ -30,6 +30,8 @@ pub struct Contest {
     writes: Vec<Timestamp>,
     /// The version that was last overwritten.
     overwritten: Option<String>,
+    /// The last write was undone within itself.
+    stripped: bool,
     pauses: u32,
     pause_until: Option<Timestamp>,
 }
@@ -63,11 +65,27 @@ impl Contest {
     pub fn wrote(&mut self, version: &str, now: Timestamp) {
         self.writes.push(now);
         self.overwritten = Some(version.to_owned());
+        self.stripped = false;
+    }
+
+    /// It was written and the answer was without it: admission took it out. The version needn't have moved, so it tells
+    /// nothing.
+    pub fn was_stripped(&mut self, now: Timestamp) {
+        self.writes.push(now);
+        self.overwritten = None;
+        self.stripped = true;
+    }
+
+    /// Whether admission took out what was last written.
+    #[must_use]
+    pub fn is_stripped(&self) -> bool {
+        self.stripped
     }
 
     /// It is as it should be. Until when it is watched, if there was a contest.
     pub fn is_right(&mut self, now: Timestamp) -> Option<Timestamp> {
         self.pause_until = None;
+        self.stripped = false;
         self.forget_old(now);
         let last = self.writes.last().filter(|_| self.pauses > 0)?;
         Some(*last + WINDOW)
@@ -153,6 +171,20 @@ mod tests {
         assert_eq!(contest.differs("7", "s", at(0)), Turn::Write);
         contest.wrote("7", at(0));
         assert_eq!(contest.differs("7", "s", at(0)), Turn::Settling);
+    }
+
+    #[test]
+    fn what_admission_takes_out_is_a_contest_although_the_version_never_moves() {
+        let mut contest = Contest::default();
+        for second in 0..3 {
+            assert_eq!(contest.differs("7", "s", at(second)), Turn::Write);
+            contest.was_stripped(at(second));
+        }
+        let pause = until(contest.differs("7", "s", at(3)));
+        assert!(contest.is_stripped());
+        assert_eq!(contest.differs("7", "s", pause), Turn::Write, "tried again");
+        contest.was_stripped(pause);
+        assert!(matches!(contest.differs("7", "s", pause), Turn::Pause(_)));
     }
 
     #[test]

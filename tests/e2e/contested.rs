@@ -86,3 +86,43 @@ async fn what_others_add_at_the_same_time_is_not_lost() {
     let all = |account: &ServiceAccount| names(account).contains(&"pull".to_owned()) && names(account).len() == 22;
     tokio::time::timeout(PATIENCE, world.until(&accounts, "builder", "with all names", all)).await.unwrap();
 }
+
+#[tokio::test]
+async fn an_admission_policy_that_strips_what_is_written_is_met_three_times_and_told() {
+    let world = World::new("stripped").await;
+    let accounts: Api<ServiceAccount> = world.api();
+    strip(&world).await;
+    let stripped = |account: &ServiceAccount| names(account).is_empty();
+    let tried = json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "tried", "namespace": world.namespace}, "imagePullSecrets": [{"name": "theirs"}]});
+    // A policy is in force a moment after it was made.
+    world
+        .eventually("in force", || async {
+            world.apply(&tried).await;
+            stripped(&accounts.get("tried").await.unwrap()).then_some(())
+        })
+        .await;
+    world.pull_secret("pull", json!({"serviceAccounts": ["tried"]})).await;
+    let told = world.pull_secret_says("pull", "False", "Contested").await;
+    let message = told.status.unwrap().conditions[0].message.clone();
+    assert!(message.contains("ServiceAccount tried") && message.contains("admission"), "{message}");
+    world.delete(&world.api::<EcrPullSecret>(), "pull").await;
+}
+
+/// An admission policy of the cluster that lets no ServiceAccount of this namespace have imagePullSecrets.
+async fn strip(world: &World) {
+    world.apply(&json!({
+        "apiVersion": "admissionregistration.k8s.io/v1", "kind": "MutatingAdmissionPolicyBinding", "metadata": {"name": world.namespace},
+        "spec": {
+            "policyName": world.namespace,
+            "matchResources": {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": world.namespace}}},
+        },
+    })).await;
+    world.apply(&json!({
+        "apiVersion": "admissionregistration.k8s.io/v1", "kind": "MutatingAdmissionPolicy", "metadata": {"name": world.namespace},
+        "spec": {
+            "matchConstraints": {"resourceRules": [{"apiGroups": [""], "apiVersions": ["v1"], "operations": ["CREATE", "UPDATE"], "resources": ["serviceaccounts"]}]},
+            "reinvocationPolicy": "Never",
+            "mutations": [{"patchType": "JSONPatch", "jsonPatch": {"expression": "has(object.imagePullSecrets) ? [JSONPatch{op: 'remove', path: '/imagePullSecrets'}] : []"}}],
+        },
+    })).await;
+}

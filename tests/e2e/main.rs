@@ -59,4 +59,5 @@ mod session_end;
 mod stuck_pods;
 mod template;
 mod unread;
+mod unwanted;
 mod verify;

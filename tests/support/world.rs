@@ -399,6 +399,7 @@ fn plural(kind: &str) -> String {
         "EcrRegistry" => "ecrregistries".to_owned(),
         "EcrRepository" => "ecrrepositories".to_owned(),
         "ValidatingAdmissionPolicy" => "validatingadmissionpolicies".to_owned(),
+        "MutatingAdmissionPolicy" => "mutatingadmissionpolicies".to_owned(),
         other => format!("{}s", other.to_lowercase()),
     }
 }

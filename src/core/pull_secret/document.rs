@@ -82,8 +82,14 @@ impl Document {
         }
     }
 
-    /// Takes a host's entry out.
-    pub fn remove(&mut self, host: &str) {
+    /// Takes a host's entry out, if it still is as it was `written`.
+    pub fn take_back(&mut self, host: &str, written: &str) {
+        if self.entry(host).as_deref() == Some(written) {
+            self.remove(host);
+        }
+    }
+
+    fn remove(&mut self, host: &str) {
         self.auths.0.retain(|(key, _)| key != host);
     }
 

@@ -79,12 +79,14 @@ pub fn noted(meta: &ObjectMeta) -> impl Iterator<Item = &str> {
 /// A change of a Secret that is there.
 #[derive(Debug)]
 pub enum Change {
-    /// The members to write: the text, where it changes, the note (`None`: taken away), and whether our label stays.
+    /// The members to write: the text, where it changes, the note (`None`: taken away), others' notes, and whether our label stays.
     Write {
         /// The docker config.
         text: Option<Secret>,
         /// Our note.
         note: Option<String>,
+        /// UIDs of pull secrets that are no more, whose notes go.
+        gone: Vec<String>,
         /// Whether others of ours are left, or we are.
         label: bool,
     },
@@ -115,12 +117,12 @@ pub fn merge(
     }
     let before = Note::read(&secret.metadata, &marks.owner.uid);
     let mut document = Document::parse(text(secret)).map_err(|error| refuse(error.to_string()))?;
+    let left = Left::by_those_who_are_gone(&secret.metadata, &marks.owner.uid, &is_ours);
     let mut written = BTreeMap::new();
     for (host, entry) in entries {
         let there = document.entry(host);
-        let held = before.as_ref().and_then(|note| note.entries.get(host));
-        let others = holders(&secret.metadata, host, &marks.owner.uid);
-        if let Some(other) = others.iter().find(|other| is_ours(&other.uid)) {
+        let held = before.as_ref().and_then(|note| note.entries.get(host)).or_else(|| left.entries.get(host));
+        if let Some(other) = holder(&secret.metadata, host, &marks.owner.uid, &is_ours) {
             return Err(Problem::new(
                 Reason::Conflict,
                 format!("the Secret {name} has its entry for {host} from {other}; take the host out of one of them"),
@@ -131,9 +133,7 @@ pub fn merge(
             None => written.extend(held.map(|held| (host.clone(), held.clone()))),
             Some(entry) => {
                 let wanted = entry_fingerprint(entry.expose());
-                let foreign =
-                    held.is_none() && others.is_empty() && there.as_ref().is_some_and(|there| *there != wanted);
-                if foreign {
+                if held.is_none() && there.as_ref().is_some_and(|there| *there != wanted) {
                     return Err(refuse(format!(
                         "it has an entry for {host} that isn't this object's; take it out, and the operator fills it"
                     )));
@@ -145,14 +145,14 @@ pub fn merge(
             }
         }
     }
-    for (host, fingerprint) in before.iter().flat_map(|note| &note.entries) {
-        if !entries.contains_key(host) && document.entry(host).as_ref() == Some(fingerprint) {
-            document.remove(host);
+    for (host, fingerprint) in before.iter().flat_map(|note| &note.entries).chain(&left.entries) {
+        if !entries.contains_key(host) {
+            document.take_back(host, fingerprint);
         }
     }
     let note = Note { marks: marks.clone(), entries: written };
     let text = changed(secret, document)?;
-    if text.is_none() && before.as_ref() == Some(&note) && is_labelled(&secret.metadata) {
+    if text.is_none() && left.uids.is_empty() && before.as_ref() == Some(&note) && is_labelled(&secret.metadata) {
         return Ok(None);
     }
     if text.is_some() && secret.immutable == Some(true) {
@@ -167,31 +167,28 @@ pub fn merge(
             ),
         ));
     }
-    Ok(Some(Change::Write { text, note: Some(note.render()), label: true }))
+    Ok(Some(Change::Write { text, note: Some(note.render()), gone: left.uids, label: true }))
 }
 
 /// What is to be changed in `secret` so that nothing of the pull secret is left in it; `None` where nothing is. An entry that
-/// isn't as it was written is somebody else's by now.
+/// isn't as it was written is somebody else's by now. `is_ours` tells which UIDs are those of pull secrets.
 #[must_use]
-pub fn unmerge(secret: &KubeSecret, owner_uid: &str) -> Option<Change> {
+pub fn unmerge(secret: &KubeSecret, owner_uid: &str, is_ours: impl Fn(&str) -> bool) -> Option<Change> {
     let meta = &secret.metadata;
     noted(meta).find(|uid| *uid == owner_uid)?;
-    let alone = noted(meta).all(|uid| uid == owner_uid);
+    let left = Left::by_those_who_are_gone(meta, owner_uid, &is_ours);
+    let alone = noted(meta).count() == left.uids.len() + 1;
     let note = Note::read(meta, owner_uid);
-    let entries = note.iter().flat_map(|note| &note.entries);
+    let entries = note.iter().flat_map(|note| &note.entries).chain(&left.entries);
     let taken = Document::parse(text(secret)).ok().map(|mut document| {
-        for (host, written) in entries {
-            if document.entry(host).as_ref() == Some(written) {
-                document.remove(host);
-            }
-        }
+        entries.for_each(|(host, written)| document.take_back(host, written));
         document
     });
     if alone && taken.as_ref().is_some_and(Document::is_empty) && is_only_ours(secret) {
         return Some(Change::Delete);
     }
     let text = taken.filter(|_| secret.immutable != Some(true)).and_then(|document| changed(secret, document).ok()?);
-    Some(Change::Write { text, note: None, label: !alone })
+    Some(Change::Write { text, note: None, gone: left.uids, label: !alone })
 }
 
 /// The pull secret that has the whole Secret to itself.
@@ -200,10 +197,27 @@ fn sole_owner(meta: &ObjectMeta) -> Option<SecretOwner> {
     Some(seen.marks.map_or_else(|| SecretOwner::unknown(seen.owner_uid), |marks| marks.owner))
 }
 
-/// Other pull secrets that noted `host`: those that are no more may not have taken their notes with them.
-fn holders(meta: &ObjectMeta, host: &str, but: &str) -> Vec<SecretOwner> {
-    let notes = noted(meta).filter(|uid| *uid != but).filter_map(|uid| Note::read(meta, uid));
-    notes.filter(|note| note.entries.contains_key(host)).map(|note| note.marks.owner).collect()
+/// Another pull secret that noted `host`, and is there.
+fn holder(meta: &ObjectMeta, host: &str, but: &str, is_ours: impl Fn(&str) -> bool) -> Option<SecretOwner> {
+    let notes = noted(meta).filter(|uid| *uid != but && is_ours(uid)).filter_map(|uid| Note::read(meta, uid));
+    notes.filter(|note| note.entries.contains_key(host)).map(|note| note.marks.owner).next()
+}
+
+/// What pull secrets left behind that are no more and had no time to take it out: their finalizer was taken off by hand.
+struct Left {
+    uids: Vec<String>,
+    /// Fingerprints by host, but for hosts that somebody else of ours noted.
+    entries: BTreeMap<String, String>,
+}
+
+impl Left {
+    fn by_those_who_are_gone(meta: &ObjectMeta, but: &str, is_ours: impl Fn(&str) -> bool) -> Self {
+        let uids: Vec<_> = noted(meta).filter(|uid| *uid != but && !is_ours(uid)).map(str::to_owned).collect();
+        let mut entries: BTreeMap<_, _> =
+            uids.iter().filter_map(|uid| Note::read(meta, uid)).flat_map(|note| note.entries).collect();
+        entries.retain(|host, _| holder(meta, host, but, &is_ours).is_none());
+        Self { uids, entries }
+    }
 }
 
 fn is_labelled(meta: &ObjectMeta) -> bool {

@@ -38,7 +38,7 @@ fn entries(of: &[(&str, Option<&str>)]) -> Entries {
 
 /// As the API server would.
 fn applied(mut secret: KubeSecret, uid: &str, change: &Change) -> KubeSecret {
-    let Change::Write { text, note, label } = change else { panic!("deleted") };
+    let Change::Write { text, note, gone, label } = change else { panic!("deleted") };
     if let Some(text) = text {
         let bytes = ByteString(text.expose().as_bytes().to_vec());
         secret.data.get_or_insert_default().insert(DOCKER_CONFIG_KEY.to_owned(), bytes);
@@ -48,6 +48,7 @@ fn applied(mut secret: KubeSecret, uid: &str, change: &Change) -> KubeSecret {
         Some(note) => drop(annotations.insert(note_key(uid), note.clone())),
         None => drop(annotations.remove(&note_key(uid))),
     }
+    annotations.retain(|key, _| !gone.iter().any(|uid| *key == note_key(uid)));
     let labels = secret.metadata.labels.get_or_insert_default();
     labels.remove(OWNER_UID);
     if *label {
@@ -80,11 +81,11 @@ fn our_entry_is_put_beside_those_of_others_and_taken_out_again() {
         merge(&with, &marks("u"), &entries(&[(HOST, Some("ours"))]), |_| true).unwrap().is_none(),
         "once is enough"
     );
-    let without = applied(with.clone(), "u", &unmerge(&with, "u").unwrap());
+    let without = applied(with.clone(), "u", &unmerge(&with, "u", |_| true).unwrap());
     assert_eq!(text(&without), foreign.as_bytes());
     assert_eq!(without.metadata.labels, Some(BTreeMap::new()));
     assert_eq!(without.metadata.annotations, Some(BTreeMap::new()));
-    assert!(unmerge(&without, "u").is_none());
+    assert!(unmerge(&without, "u", |_| true).is_none());
 }
 
 #[test]
@@ -107,7 +108,7 @@ fn an_entry_that_became_somebody_elses_stays_when_ours_are_taken_out() {
     let with = merged(secret("{}"), "u", &[(HOST, Some("ours"))]);
     let mut edited = secret(&json!({"auths": {HOST: {"auth": "theirs"}}}).to_string());
     edited.metadata = with.metadata;
-    let left = applied(edited.clone(), "u", &unmerge(&edited, "u").unwrap());
+    let left = applied(edited.clone(), "u", &unmerge(&edited, "u", |_| true).unwrap());
     assert_eq!(read(&left)["auths"][HOST]["auth"], "theirs");
 }
 
@@ -135,10 +136,40 @@ fn a_host_that_somebody_holds_is_refused_by_name() {
 #[test]
 fn two_of_ours_share_a_secret_and_each_takes_out_its_own() {
     let both = merged(merged(secret("{}"), "u1", &[("one", Some("a"))]), "u2", &[("two", Some("b"))]);
-    let left = applied(both.clone(), "u1", &unmerge(&both, "u1").unwrap());
+    let left = applied(both.clone(), "u1", &unmerge(&both, "u1", |_| true).unwrap());
     assert_eq!(read(&left), json!({"auths": {"two": {"auth": "b"}}}));
     assert!(is_labelled(&left.metadata));
     assert_eq!(noted(&left.metadata).collect::<Vec<_>>(), ["u2"]);
+}
+
+#[test]
+fn what_those_left_who_are_no_more_goes_with_the_next_write_of_another() {
+    let is_there = |uid: &str| uid != "gone";
+    let left = merged(secret("{}"), "gone", &[("old", Some("a")), ("edited", Some("b")), (HOST, Some("c"))]);
+    let both = merged(left, "there", &[("other", Some("d"))]);
+    let mut document = read(&both);
+    document["auths"]["edited"] = json!({"auth": "by somebody"});
+    let mut both = both;
+    both.data = secret(&document.to_string()).data;
+
+    let wanted = entries(&[(HOST, None), ("mine", Some("e"))]);
+    let change = merge(&both, &marks("u"), &wanted, is_there).unwrap().unwrap();
+    let now = applied(both.clone(), "u", &change);
+    assert_eq!(noted(&now.metadata).collect::<Vec<_>>(), ["there", "u"]);
+    let auths = read(&now)["auths"].clone();
+    let kept =
+        json!({"other": {"auth": "d"}, "edited": {"auth": "by somebody"}, HOST: {"auth": "c"}, "mine": {"auth": "e"}});
+    assert_eq!(auths, kept, "a host that is taken over stays until there is a token for it");
+    assert!(merge(&now, &marks("u"), &wanted, is_there).unwrap().is_none(), "once is enough");
+    let taken_over = merge(&now, &marks("u"), &entries(&[(HOST, Some("f")), ("mine", Some("e"))]), is_there);
+    assert_eq!(read(&applied(now, "u", &taken_over.unwrap().unwrap()))["auths"][HOST]["auth"], "f");
+
+    let without = applied(both.clone(), "there", &unmerge(&both, "there", is_there).unwrap());
+    assert_eq!(noted(&without.metadata).count(), 0);
+    assert_eq!(read(&without), json!({"auths": {"edited": {"auth": "by somebody"}}}));
+    let mut made = merged(merged(secret("{}"), "gone", &[("old", Some("a"))]), "u", &[(HOST, Some("b"))]);
+    made.metadata.annotations.as_mut().unwrap().insert(CREATED.to_owned(), "true".to_owned());
+    assert!(matches!(unmerge(&made, "u", is_there), Some(Change::Delete)), "nobody is left in it");
 }
 
 #[test]
@@ -185,7 +216,7 @@ fn a_secret_goes_only_if_we_made_it_and_nothing_foreign_is_in_it() {
         secret.metadata.annotations = Some(annotations.iter().map(|key| ((*key).to_owned(), String::new())).collect());
         merged(secret, "u", &[(HOST, Some("ours"))])
     };
-    let goes = |secret: &KubeSecret| matches!(unmerge(secret, "u"), Some(Change::Delete));
+    let goes = |secret: &KubeSecret| matches!(unmerge(secret, "u", |_| true), Some(Change::Delete));
     assert!(goes(&made(&[CREATED], "{}")));
     assert!(!goes(&made(&[], "{}")), "it was there before");
     assert!(!goes(&made(&[CREATED, "theirs"], "{}")));
@@ -227,7 +258,7 @@ proptest! {
                     }
                     change
                 }
-                None => unmerge(&secret, &uid),
+                None => unmerge(&secret, &uid, |_| true),
             };
             if let Some(change) = change {
                 secret = applied(secret, &uid, &change);
@@ -237,7 +268,7 @@ proptest! {
             }
         }
         for uid in ["u0", "u1", "u2"] {
-            if let Some(change) = unmerge(&secret, uid) {
+            if let Some(change) = unmerge(&secret, uid, |_| true) {
                 secret = applied(secret, uid, &change);
             }
         }
