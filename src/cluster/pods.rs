@@ -21,6 +21,8 @@ pub struct Pods {
 pub enum PodNews {
     /// A list begins: what isn't in it is gone.
     Relisting,
+    /// It ended.
+    Listed,
     /// A pod as it is now: stuck, or (its UID) not.
     Pod(Box<Result<StuckPod, String>>),
     /// The operator may not watch.
@@ -53,19 +55,19 @@ impl Pods {
         let unended = watcher::Config::default().fields("status.phase!=Succeeded,status.phase!=Failed");
         let events = watcher(Api::<Pod>::all(self.client.clone()), unended).default_backoff();
         events
-            .filter_map(|event| async move {
+            .map(|event| {
                 let told = |pod: &Pod| StuckPod::read(pod).ok_or_else(|| pod.metadata.uid.clone().unwrap_or_default());
-                Some(match event {
+                match event {
                     Ok(Event::Init) => PodNews::Relisting,
                     Ok(Event::InitApply(pod) | Event::Apply(pod)) => PodNews::Pod(Box::new(told(&pod))),
                     Ok(Event::Delete(pod)) => PodNews::Pod(Box::new(Err(pod.metadata.uid.unwrap_or_default()))),
-                    Ok(Event::InitDone) => return None,
+                    Ok(Event::InitDone) => PodNews::Listed,
                     Err(error) if is_forbidden(&error) => PodNews::Forbidden,
                     Err(error) => {
                         tracing::warn!(%error, "watch of pods interrupted");
                         PodNews::Interrupted
                     }
-                })
+                }
             })
             .boxed()
     }

@@ -1,12 +1,11 @@
 //! `restartStuckPods`: one watch of pods for all pull secrets that want it, as long as there is one.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
 
 use futures::StreamExt;
 use futures::stream::BoxStream;
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::{ObjectReference, ServiceAccount};
 use kube::runtime::reflector::{ObjectRef, Store};
 use tokio::sync::mpsc;
@@ -15,10 +14,11 @@ use tokio::time::{Instant, sleep_until};
 use crate::cluster::{Events, Evicted, PodNews, Pods, What};
 use crate::controller::triggers::Dependants;
 use crate::core::reason::{Problem, Reason};
-use crate::core::stuck_pods::{Decision, StuckPod, Wish, decide};
+use crate::core::stuck_pods::{Decision, StuckPod, Tries, Wish, decide};
+use crate::core::token::wait;
 
-/// Between tries where a disruption budget or the API server is in the way.
-const PAUSE: Duration = Duration::from_secs(10);
+/// An eviction is a matter of the recent past for so long.
+const RECENTLY: SignedDuration = SignedDuration::from_hours(1);
 
 /// What a pull secret wants, and who it is.
 #[derive(Debug, Clone, PartialEq)]
@@ -83,8 +83,7 @@ struct Task {
     events: Events,
     accounts: Store<ServiceAccount>,
     stuck: BTreeMap<String, StuckPod>,
-    /// Once for each pod.
-    evicted: HashSet<String>,
+    tries: Tries,
     /// When a pod of a controller was first evicted for a pull secret.
     controllers: HashMap<(String, String), Timestamp>,
 }
@@ -101,7 +100,7 @@ pub async fn restart(
     let mut watch: Option<BoxStream<'static, PodNews>> = None;
     let mut retry: Option<Instant> = None;
     let mut task =
-        Task { pods, events, accounts, stuck: BTreeMap::new(), evicted: HashSet::new(), controllers: HashMap::new() };
+        Task { pods, events, accounts, stuck: BTreeMap::new(), tries: Tries::default(), controllers: HashMap::new() };
     loop {
         let news = async {
             match &mut watch {
@@ -135,9 +134,9 @@ pub async fn restart(
         if watch.is_none() {
             watch = Some(task.pods.watch());
         }
-        let outcome = task.act(&all).await;
-        retry = outcome.again.then(|| Instant::now() + PAUSE);
-        if let Some(forbidden) = forbidden.or(outcome.forbidden.then_some(true)) {
+        let is_refused = task.act(&all).await;
+        retry = task.tries.next_turn().map(|at| Instant::now() + wait(Timestamp::now(), at));
+        if let Some(forbidden) = forbidden.or(is_refused.then_some(true)) {
             let before =
                 std::mem::replace(&mut *inbox.forbidden.lock().unwrap_or_else(PoisonError::into_inner), forbidden);
             if before != forbidden {
@@ -147,22 +146,17 @@ pub async fn restart(
     }
 }
 
-#[derive(Default)]
-struct Outcome {
-    again: bool,
-    forbidden: bool,
-}
-
 impl Task {
     /// Returns whether the operator may watch, where that was told.
     fn note(&mut self, news: PodNews) -> Option<bool> {
         match news {
             PodNews::Relisting => self.stuck.clear(),
+            PodNews::Listed => self.tries.forget_all_but(|uid| self.stuck.contains_key(uid)),
             PodNews::Pod(pod) => match *pod {
                 Ok(pod) => drop(self.stuck.insert(pod.uid.clone(), pod)),
                 Err(uid) => {
                     self.stuck.remove(&uid);
-                    self.evicted.remove(&uid);
+                    self.tries.forget(&uid);
                 }
             },
             PodNews::Forbidden => return Some(true),
@@ -171,9 +165,14 @@ impl Task {
         Some(false)
     }
 
-    async fn act(&mut self, wanted: &BTreeMap<String, Wanted>) -> Outcome {
-        let mut outcome = Outcome::default();
-        self.controllers.retain(|(_, uid), _| wanted.contains_key(uid));
+    /// Returns whether the operator may not evict.
+    async fn act(&mut self, wanted: &BTreeMap<String, Wanted>) -> bool {
+        let mut is_refused = false;
+        let stuck: BTreeSet<_> = self.stuck.values().filter_map(StuckPod::controller).collect();
+        let recent = Timestamp::now() - RECENTLY;
+        self.controllers.retain(|(controller, uid), evicted| {
+            wanted.contains_key(uid) && (*evicted > recent || stuck.contains(controller.as_str()))
+        });
         for (uid, wanted) in wanted {
             for pod in self.stuck.values().cloned().collect::<Vec<_>>() {
                 let Some(controller) = pod.controller().map(str::to_owned) else { continue };
@@ -184,11 +183,12 @@ impl Task {
                     self.account_has(&pod, &wanted.wish.secret),
                     self.controllers.get(&key).copied(),
                 );
-                if decision == Decision::Leave || self.evicted.contains(&pod.uid) {
+                let now = Timestamp::now();
+                if decision == Decision::Leave || !self.tries.is_its_turn(&pod.uid, now) {
                     continue;
                 }
                 if decision == Decision::InVain {
-                    self.evicted.insert(pod.uid.clone());
+                    self.tries.done(&pod.uid);
                     let note = format!(
                         "pod {}/{} came without the Secret {} as well, and is left alone: its template names imagePullSecrets of its own; add it there",
                         pod.namespace, pod.name, wanted.wish.secret
@@ -196,23 +196,23 @@ impl Task {
                     self.events.tell_of(wanted.about.clone(), &What::warning("StuckPodLeft", note)).await;
                     continue;
                 }
-                let now = Timestamp::now();
                 match self.pods.evict(&pod).await {
                     Ok(Evicted::Done) => {
-                        self.evicted.insert(pod.uid.clone());
+                        self.tries.done(&pod.uid);
                         self.controllers.entry(key).or_insert(now);
                         self.tell(&pod, wanted).await;
+                        continue;
                     }
-                    Ok(Evicted::Later) => outcome.again = true,
-                    Ok(Evicted::Forbidden) => outcome.forbidden = true,
+                    Ok(Evicted::Later) => {}
+                    Ok(Evicted::Forbidden) => is_refused = true,
                     Err(error) => {
                         tracing::warn!(pod = pod.name, namespace = pod.namespace, %error, "eviction failed");
-                        outcome.again = true;
                     }
                 }
+                self.tries.later(&pod.uid, now);
             }
         }
-        outcome
+        is_refused
     }
 
     /// Whether a new pod of that ServiceAccount would be admitted with the Secret.

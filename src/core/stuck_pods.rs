@@ -1,13 +1,19 @@
 //! Pods that wait in an image pull error because they were admitted without the Secret: which of them to evict, so that their
 //! controllers make new ones that have it.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{ContainerStatus, Pod};
 
+use crate::core::backoff::Backoff;
+
 /// What the kubelet says of a container whose image it can't pull.
 const PULL_ERRORS: [&str; 2] = ["ErrImagePull", "ImagePullBackOff"];
+
+/// Between tries to evict a pod where a disruption budget or the API server is in the way.
+const PAUSES: Backoff = Backoff { first: Duration::from_secs(10), most: Duration::from_mins(5) };
 
 /// A pod that waits for images: of all that a pod is, what is decided by.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -106,6 +112,65 @@ pub fn decide(pod: &StuckPod, wish: &Wish, account_has_it: bool, evicted_before:
     }
 }
 
+/// What was done so far about pods that are stuck, by UID.
+#[derive(Debug, Default)]
+pub struct Tries(BTreeMap<String, Try>);
+
+#[derive(Debug)]
+enum Try {
+    /// Nothing more is to be done about it.
+    Done,
+    /// Something was in the way, so many times.
+    Later { times: u32, not_before: Timestamp },
+}
+
+impl Tries {
+    /// Whether something may be done about the pod, whatever happens elsewhere.
+    #[must_use]
+    pub fn is_its_turn(&self, uid: &str, now: Timestamp) -> bool {
+        match self.0.get(uid) {
+            None => true,
+            Some(Try::Done) => false,
+            Some(Try::Later { not_before, .. }) => *not_before <= now,
+        }
+    }
+
+    /// It is dealt with, once and for all.
+    pub fn done(&mut self, uid: &str) {
+        self.0.insert(uid.to_owned(), Try::Done);
+    }
+
+    /// Something is in the way: it has its turn again after a while, longer each time.
+    pub fn later(&mut self, uid: &str, now: Timestamp) {
+        let times = match self.0.get(uid) {
+            Some(Try::Later { times, .. }) => times.saturating_add(1),
+            _ => 1,
+        };
+        let not_before = now + PAUSES.after(times, uid);
+        self.0.insert(uid.to_owned(), Try::Later { times, not_before });
+    }
+
+    /// When the next of them has its turn.
+    #[must_use]
+    pub fn next_turn(&self) -> Option<Timestamp> {
+        let turns = self.0.values().filter_map(|tried| match tried {
+            Try::Done => None,
+            Try::Later { not_before, .. } => Some(*not_before),
+        });
+        turns.min()
+    }
+
+    /// It is gone, or no longer stuck.
+    pub fn forget(&mut self, uid: &str) {
+        self.0.remove(uid);
+    }
+
+    /// The same for all that aren't `stuck`.
+    pub fn forget_all_but(&mut self, is_stuck: impl Fn(&str) -> bool) {
+        self.0.retain(|uid, _| is_stuck(uid));
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use serde_json::{Value, json};
@@ -180,5 +245,39 @@ mod tests {
     fn a_controller_whose_new_pods_come_without_it_is_not_asked_again() {
         assert_eq!(decided(&pod(), true, Some("2026-01-01T00:00:09Z")), Decision::InVain);
         assert_eq!(decided(&pod(), true, Some("2026-01-01T00:00:10.5Z")), Decision::Evict, "made before that");
+    }
+
+    #[test]
+    fn a_pod_that_may_not_be_evicted_just_now_has_its_turn_later_whatever_happens_elsewhere() {
+        let at = |second| Timestamp::from_second(second).unwrap();
+        let mut tries = Tries::default();
+        assert!(tries.is_its_turn("u", at(0)));
+        tries.later("u", at(0));
+        assert!(!tries.is_its_turn("u", at(5)), "an event of any pod is no reason");
+        assert!(tries.is_its_turn("other", at(5)));
+        let next = tries.next_turn().unwrap();
+        assert!(next > at(5) && next <= at(10) && tries.is_its_turn("u", next));
+        let mut now = next;
+        for _ in 0..10 {
+            tries.later("u", now);
+            now = tries.next_turn().unwrap();
+        }
+        tries.later("u", now);
+        let wait = tries.next_turn().unwrap().duration_since(now);
+        assert!(wait.as_secs() > 200 && wait.as_secs() <= 300, "ever longer, to five minutes: {wait}");
+    }
+
+    #[test]
+    fn once_is_enough_and_what_is_no_longer_stuck_is_forgotten() {
+        let now = Timestamp::UNIX_EPOCH;
+        let mut tries = Tries::default();
+        for uid in ["stays", "goes", "went"] {
+            tries.done(uid);
+        }
+        assert!(!tries.is_its_turn("stays", now));
+        assert_eq!(tries.next_turn(), None);
+        tries.forget("went");
+        tries.forget_all_but(|uid| uid == "stays");
+        assert_eq!(tries.0.keys().collect::<Vec<_>>(), ["stays"], "a list that was read anew leaves nothing behind");
     }
 }
