@@ -17,7 +17,7 @@ use crate::controller::repository_parse::{applied, held};
 use crate::core::conditions::conditions;
 use crate::core::policy::WantedPolicy;
 use crate::core::reason::{Class, Problem, Reason, gather};
-use crate::core::repository::{Aspect, Core, Desired, Digests, Step, Wanted, next_check, patient};
+use crate::core::repository::{Aspect, Core, Desired, Digests, Step, Wanted, failing_for, next_check, patient};
 use crate::core::token::wait;
 
 /// In `status.managedPolicies`.
@@ -37,7 +37,7 @@ pub(super) fn told(
     outcome: &Outcome,
 ) -> Report {
     let old = object.status.clone().unwrap_or_default();
-    let problem = gather(&problems(context, desired, outcome));
+    let problem = gather(&problems(object, context, desired, outcome));
     let failed: Vec<_> = outcome.failed.iter().map(|(step, _)| step.clone()).collect();
     let to_do = if outcome.plan.blocked.is_some() { &outcome.plan.steps } else { &failed };
     let mut status = EcrRepositoryStatus {
@@ -89,11 +89,11 @@ pub(super) fn told(
     Report { status: Some(status), problem, events, ready, differs: !outcome.failed.is_empty() }
 }
 
-fn problems(context: &Context, desired: &Desired, outcome: &Outcome) -> Vec<Problem> {
+fn problems(object: &EcrRepository, context: &Context, desired: &Desired, outcome: &Outcome) -> Vec<Problem> {
     let mut problems: Vec<_> = outcome.plan.problems.iter().map(|(_, problem)| problem.clone()).collect();
     problems.extend(outcome.plan.blocked.clone());
-    let now = Timestamp::now();
-    let failing_for = now.duration_since(context.attempts.failing_since(&desired.owner.uid).unwrap_or(now));
+    let is_told = object.status.as_ref().is_some_and(|old| old.observed_generation == object.metadata.generation);
+    let failing_for = failing_for(context.attempts.failing_since(&desired.owner.uid), is_told, Timestamp::now());
     let failed = outcome.failed.iter();
     problems.extend(failed.map(|(step, error)| patient(step, error.problem(&desired.arn), failing_for)));
     problems.extend(outcome.unseen.iter().map(|(_, error)| error.problem(&desired.arn)));

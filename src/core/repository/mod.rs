@@ -15,7 +15,7 @@ mod tests;
 pub use desired::{Context, Desired, Doomed, Wanted};
 pub use digest::{Aspect, Digests};
 pub use observed::{Core, Encryption, Mutability, Observed, Reading};
-pub use patience::patient;
+pub use patience::{failing_for, patient};
 pub use plan::{Guard, Plan, core_steps, deletes, missing_tags, plan, policies_differ, policy_step, standing_problems};
 pub use schedule::{check_every, next_check};
 pub use step::{Creation, Step};

@@ -1,6 +1,6 @@
 //! Refusals that may pass: IAM tells ECR of a new role a little late.
 
-use jiff::SignedDuration;
+use jiff::{SignedDuration, Timestamp};
 
 use crate::core::reason::{Problem, Reason};
 use crate::core::repository::Step;
@@ -19,6 +19,13 @@ pub fn patient(step: &Step, problem: Problem, failing_for: SignedDuration) -> Pr
     let reason = if failing_for < PATIENCE { Reason::Transient } else { Reason::Invalid };
     let hint = "a role or user it names may not exist, or be so new that ECR doesn't know it yet";
     Problem::new(reason, format!("{} ({hint})", problem.message))
+}
+
+/// For how long a spec has been failing: what went wrong before it was first looked at (`is_told`: its verdict was written)
+/// is another spec's.
+#[must_use]
+pub fn failing_for(since: Option<Timestamp>, is_told: bool, now: Timestamp) -> SignedDuration {
+    since.filter(|_| is_told).map_or(SignedDuration::ZERO, |since| now.duration_since(since))
 }
 
 #[cfg(test)]
@@ -47,6 +54,16 @@ mod tests {
             assert_eq!(after(&step, Reason::Invalid, almost), Reason::Transient);
             assert_eq!(after(&step, Reason::Invalid, then), Reason::Invalid);
         }
+    }
+
+    #[test]
+    fn a_new_spec_is_waited_for_anew_however_long_the_one_before_it_failed() {
+        let (hour_ago, now) = (Timestamp::UNIX_EPOCH, Timestamp::from_second(3600).unwrap());
+        assert_eq!(failing_for(Some(hour_ago), true, now), SignedDuration::from_hours(1));
+        assert_eq!(failing_for(Some(hour_ago), false, now), SignedDuration::ZERO);
+        assert_eq!(failing_for(None, true, now), SignedDuration::ZERO);
+        let step = policy("arn:aws:iam::123456789012:role/new");
+        assert_eq!(after(&step, Reason::Invalid, failing_for(Some(hour_ago), false, now)), Reason::Transient);
     }
 
     #[test]
