@@ -64,10 +64,12 @@ impl Metrics {
         self.reconciles.get_or_create(&Outcome { kind: kind.to_owned(), reason: reason.as_str() }).inc();
     }
 
-    /// When the Secrets of a pull secret expire.
+    /// When the Secrets of a pull secret expire; `None` where it has none (any more).
     pub fn pull_secret<K: Resource>(&self, kind: &str, object: &K, expires_at: Option<Timestamp>) {
         if let Some(at) = expires_at {
             self.expiry.get_or_create(&labels(kind, object)).set(at.as_second());
+        } else {
+            self.expiry.remove(&labels(kind, object));
         }
     }
 
