@@ -56,6 +56,7 @@ mod restart;
 mod scope;
 mod semantics;
 mod session_end;
+mod shown;
 mod stuck_pods;
 mod template;
 mod unread;

@@ -2,17 +2,17 @@
 
 use std::fmt::Debug;
 
-use ecr_operator::api::ClusterEcrPullSecret;
+use ecr_operator::api::{ClusterEcrPullSecret, EcrPullSecret};
 use k8s_openapi::api::admissionregistration::v1::ValidatingAdmissionPolicyBinding;
-use k8s_openapi::api::core::v1::{ResourceQuota, Secret, ServiceAccount};
+use k8s_openapi::api::core::v1::{ConfigMap, Namespace, ResourceQuota, Secret, ServiceAccount};
 use kube::Resource;
-use kube::api::{Api, DeleteParams, ListParams, PostParams};
+use kube::api::{Api, DeleteParams, ListParams, Patch, PatchParams, PostParams};
 use kube::core::NamespaceResourceScope;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::json;
 
-use crate::support::world::World;
+use crate::support::world::{PATIENCE, World};
 
 #[tokio::test]
 async fn each_namespace_tells_its_own_reason_and_the_others_are_served() {
@@ -143,4 +143,69 @@ where
     let mut tried = K::default();
     tried.meta_mut().name = Some("tried".into());
     Api::<K>::namespaced(world.client.clone(), namespace).create(&dry, &tried).await.is_err().then_some(())
+}
+
+#[tokio::test]
+async fn a_secret_that_somebody_made_immutable_is_told_and_written_anew_once_it_is_deleted() {
+    let world = World::new("frozen").await;
+    world.pull_secret("pull", json!({})).await;
+    world.pull_secret_says("pull", "True", "Ready").await;
+    let secrets: Api<Secret> = world.api();
+    let freeze = Patch::Merge(json!({"immutable": true}));
+    let frozen = secrets.patch("pull", &PatchParams::default(), &freeze).await.unwrap();
+    world.again(&world.api::<EcrPullSecret>(), "pull").await;
+    let told = world.pull_secret_says("pull", "False", "SecretConflict").await.status.unwrap();
+    let message = &told.conditions[0].message;
+    assert!(message.contains("immutable: true") && message.contains("delete it"), "{message}");
+    assert_eq!(secrets.get("pull").await.unwrap().data, frozen.data, "it is good until its token ends");
+    secrets.delete("pull", &DeleteParams::default()).await.unwrap();
+    world.pull_secret_says("pull", "True", "Ready").await;
+    let now = secrets.get("pull").await.unwrap();
+    assert!(now.immutable.is_none() && now.data != frozen.data);
+}
+
+#[tokio::test]
+async fn a_namespace_that_goes_away_is_nobodys_failure_and_is_held_back_by_nothing_of_ours() {
+    let world = World::new("going").await;
+    let name = world.namespace.clone();
+    let (goes, stays) = (world.selected_namespace("goes").await, world.selected_namespace("stays").await);
+    world.cluster_pull_secret(&name, json!({"secretName": "pull", "serviceAccounts": ["default"]})).await;
+    world.secrets_are(&name, "2/2", PATIENCE).await;
+    let own = json!({
+        "apiVersion": "ecr-operator.dev/v1alpha1", "kind": "EcrPullSecret", "metadata": {"name": "own", "namespace": goes},
+        "spec": {"registries": [{"registryRef": {"name": world.registry}}], "mergePolicy": "Merge", "serviceAccounts": ["default"]},
+    });
+    world.apply(&own).await;
+    let owns: Api<EcrPullSecret> = Api::namespaced(world.client.clone(), &goes);
+    let served =
+        |object: &EcrPullSecret| object.status.as_ref().is_some_and(|status| status.secrets.as_deref() == Some("1/1"));
+    world.until(&owns, "own", "served", served).await;
+    // Somebody's finalizer keeps it in between for a while.
+    let held = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "held", "namespace": goes, "finalizers": ["example.com/stay"]}});
+    world.apply(&held).await;
+    let namespaces: Api<Namespace> = Api::all(world.client.clone());
+    namespaces.delete(&goes, &DeleteParams::default()).await.unwrap();
+    let secrets: Api<Secret> = Api::namespaced(world.client.clone(), &goes);
+    for secret in ["pull", "own"] {
+        world.until_gone(&secrets, secret).await;
+    }
+    world.until_gone(&owns, "own").await;
+    let told = world.secrets_are(&name, "1/1", PATIENCE).await.status.unwrap();
+    assert_eq!((told.conditions[0].reason.as_str(), told.namespaces.unwrap().failed.len()), ("Ready", 0));
+    let configs: Api<ConfigMap> = Api::namespaced(world.client.clone(), &goes);
+    let free = Patch::Merge(json!({"metadata": {"finalizers": null}}));
+    configs.patch("held", &PatchParams::default(), &free).await.unwrap();
+    world.until_gone(&namespaces, &goes).await;
+    assert!(Api::<Secret>::namespaced(world.client.clone(), &stays).get_opt("pull").await.unwrap().is_some());
+}
+
+#[tokio::test]
+async fn secrets_go_with_their_object() {
+    let world = World::new("owned").await;
+    world.pull_secret("pull", json!({})).await;
+    world.pull_secret_says("pull", "True", "Ready").await;
+    let object = world.api::<EcrPullSecret>().get("pull").await.unwrap();
+    assert!(object.metadata.finalizers.is_none(), "nothing to undo by hand");
+    world.delete(&world.api::<EcrPullSecret>(), "pull").await;
+    world.until_gone(&world.api::<Secret>(), "pull").await;
 }
