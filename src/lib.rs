@@ -17,3 +17,4 @@ pub mod core;
 pub mod metrics;
 pub mod server;
 pub mod telemetry;
+pub mod tenure;

@@ -33,13 +33,14 @@ pub struct Metrics {
     reconciles: Family<Outcome, Counter>,
     expiry: Family<Object, Gauge>,
     ready: Gauge,
+    leader: Gauge,
     panics: Counter,
 }
 
 impl Default for Metrics {
     fn default() -> Self {
         let (reconciles, expiry) = (Family::default(), Family::default());
-        let (ready, panics) = (Gauge::default(), Counter::default());
+        let (ready, leader, panics) = (Gauge::default(), Gauge::default(), Counter::default());
         let mut registry = Registry::with_prefix("ecr_operator");
         registry.register(
             "reconciles",
@@ -52,9 +53,10 @@ impl Default for Metrics {
             expiry.clone(),
         );
         registry.register("ready", "1 once all objects were read", ready.clone());
+        registry.register("leader", "1 while this process is the one that works", leader.clone());
         registry.register("panics", "Passes that panicked", panics.clone());
         registry.register("build", "This build", Info::new([("version", env!("CARGO_PKG_VERSION"))]));
-        Self { registry: Arc::new(registry), reconciles, expiry, ready, panics }
+        Self { registry: Arc::new(registry), reconciles, expiry, ready, leader, panics }
     }
 }
 
@@ -87,6 +89,11 @@ impl Metrics {
     /// All objects were read.
     pub fn ready(&self) {
         self.ready.set(1);
+    }
+
+    /// Whether this process is the one that works.
+    pub fn leading(&self, leads: bool) {
+        self.leader.set(leads.into());
     }
 
     /// In the text format of Prometheus.

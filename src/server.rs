@@ -1,10 +1,11 @@
 //! `/healthz`, `/readyz` and `/metrics`, over plain HTTP for the kubelet and Prometheus.
 
+use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
-use std::time::Duration;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use http_body_util::Full;
 use hyper::body::{Bytes, Incoming};
@@ -19,23 +20,52 @@ use crate::metrics::Metrics;
 const READY: u8 = 1;
 const STOPPING: u8 = 2;
 
+/// A loop that didn't move for so long is stuck.
+const STUCK: Duration = Duration::from_mins(1);
+
 /// How far the process is.
 #[derive(Debug, Clone, Default)]
-pub struct Health(Arc<AtomicU8>);
+pub struct Health(Arc<Parts>);
+
+#[derive(Debug, Default)]
+struct Parts {
+    stage: AtomicU8,
+    /// When each loop last moved.
+    beats: Mutex<BTreeMap<String, Instant>>,
+}
 
 impl Health {
     /// All objects were read.
     pub fn ready(&self) {
-        self.0.store(READY, Ordering::Relaxed);
+        self.0.stage.store(READY, Ordering::Relaxed);
     }
 
     /// It is about to end.
     pub fn stopping(&self) {
-        self.0.store(STOPPING, Ordering::Relaxed);
+        self.0.stage.store(STOPPING, Ordering::Relaxed);
+    }
+
+    /// This loop moves.
+    pub fn beat(&self, name: &str) {
+        self.0.beats.lock().unwrap_or_else(PoisonError::into_inner).insert(name.to_owned(), Instant::now());
+    }
+
+    /// The loop came to its end.
+    pub fn ended(&self, name: &str) {
+        self.0.beats.lock().unwrap_or_else(PoisonError::into_inner).remove(name);
+    }
+
+    /// That AWS or the API server is away is no reason to be started anew.
+    fn liveness(&self, now: Instant) -> (StatusCode, String) {
+        let beats = self.0.beats.lock().unwrap_or_else(PoisonError::into_inner);
+        match beats.iter().find(|(_, last)| now.saturating_duration_since(**last) > STUCK) {
+            None => (StatusCode::OK, "ok\n".to_owned()),
+            Some((name, _)) => (StatusCode::SERVICE_UNAVAILABLE, format!("the queue of {name} is stuck\n")),
+        }
     }
 
     fn readiness(&self) -> (StatusCode, &'static str) {
-        match self.0.load(Ordering::Relaxed) {
+        match self.0.stage.load(Ordering::Relaxed) {
             READY => (StatusCode::OK, "ok\n"),
             STOPPING => (StatusCode::SERVICE_UNAVAILABLE, "stopping\n"),
             _ => (StatusCode::SERVICE_UNAVAILABLE, "objects are being read\n"),
@@ -73,7 +103,7 @@ pub async fn serve(listener: TcpListener, health: Health, metrics: Metrics) {
 
 fn answer(request: &Request<Incoming>, health: &Health, metrics: &Metrics) -> Response<Full<Bytes>> {
     let (status, body) = match (request.method(), request.uri().path()) {
-        (&Method::GET, "/healthz") => (StatusCode::OK, "ok\n".to_owned()),
+        (&Method::GET, "/healthz") => health.liveness(Instant::now()),
         (&Method::GET, "/readyz") => {
             let (status, text) = health.readiness();
             (status, text.to_owned())
@@ -87,4 +117,21 @@ fn answer(request: &Request<Incoming>, health: &Health, metrics: &Metrics) -> Re
     let mut response = Response::new(Full::from(body));
     *response.status_mut() = status;
     response
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_loop_that_does_not_move_is_told_and_one_that_ended_is_not() {
+        let (health, now) = (Health::default(), Instant::now());
+        assert_eq!(health.liveness(now).0, StatusCode::OK, "nothing has begun");
+        health.beat("EcrRepository");
+        health.beat("EcrRegistry");
+        assert_eq!(health.liveness(now + STUCK / 2).0, StatusCode::OK);
+        health.ended("EcrRegistry");
+        let (status, text) = health.liveness(now + 2 * STUCK);
+        assert_eq!((status, text.as_str()), (StatusCode::SERVICE_UNAVAILABLE, "the queue of EcrRepository is stuck\n"));
+    }
 }

@@ -7,11 +7,13 @@ use jiff::Timestamp;
 
 use crate::aws::AwsError;
 use crate::aws::error::{Kind, faulty, incomplete};
+use crate::aws::fence::Fence;
 use crate::core::lifecycle::LifecycleDocument;
 use crate::core::names::AccountId;
 use crate::core::ownership::Tags;
 use crate::core::policy::PolicyDocument;
 use crate::core::repository::{Core, Creation, Encryption, Mutability, Reading, Step};
+use crate::tenure::Tenure;
 
 /// ECR in one Region, as one identity.
 #[derive(Debug, Clone)]
@@ -36,8 +38,9 @@ pub struct Images {
 pub type Named = (String, Core);
 
 impl Ecr {
-    pub(super) fn new(config: &SdkConfig, account: &AccountId) -> Self {
-        Self { client: Client::new(config), account: account.to_string() }
+    pub(super) fn new(config: &SdkConfig, account: &AccountId, tenure: &Tenure) -> Self {
+        let config = aws_sdk_ecr::config::Builder::from(config).interceptor(Fence(tenure.clone())).build();
+        Self { client: Client::from_conf(config), account: account.to_string() }
     }
 
     /// The repository of that name; its tags and policies are read by calls of their own.

@@ -20,6 +20,7 @@ use crate::core::names::{AccountId, Region};
 use crate::core::scope::Scope;
 use crate::core::token::{Life, Secret, Service};
 use crate::core::token_slot::Minted;
+use crate::tenure::Tenure;
 
 /// Which of AWS's endpoints.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -41,6 +42,8 @@ pub struct SessionOptions {
     pub pod: PodIdentity,
     /// Instead of the SDK's HTTP client: for tests.
     pub http_client: Option<SharedHttpClient>,
+    /// Without it nothing is asked of ECR.
+    pub tenure: Tenure,
 }
 
 /// One identity in one Region.
@@ -49,6 +52,7 @@ pub struct Session {
     config: SdkConfig,
     region: Region,
     keyring: Arc<Keyring>,
+    tenure: Tenure,
 }
 
 /// Who a session is.
@@ -94,13 +98,13 @@ impl Session {
         let keyring = Arc::new(Keyring::new(credentials, &unsigned, options));
         let provider = SharedCredentialsProvider::new(Provider(keyring.clone()));
         let config = unsigned.into_builder().credentials_provider(provider).build();
-        Self { config, region: region.clone(), keyring }
+        Self { config, region: region.clone(), keyring, tenure: options.tenure.clone() }
     }
 
     /// ECR in this session's Region, for the registry of `account`.
     #[must_use]
     pub fn ecr(&self, account: &AccountId) -> Ecr {
-        Ecr::new(&self.config, account)
+        Ecr::new(&self.config, account, &self.tenure)
     }
 
     /// The tagging API in this session's Region.

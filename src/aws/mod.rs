@@ -3,6 +3,7 @@
 mod credentials;
 mod ecr;
 mod error;
+mod fence;
 mod identity;
 mod keyring;
 mod registry;

@@ -1,17 +1,24 @@
 //! `ecr-operator run`.
 
+use std::hash::{BuildHasher as _, Hasher as _, RandomState};
 use std::net::SocketAddr;
+use std::time::Duration;
 
-use clap::Args;
+use clap::{ArgAction, Args};
+use jiff::SignedDuration;
 use kube::Client;
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use crate::aws::{PodIdentity, SessionOptions};
+use crate::cluster::{self, Election, Lost};
 use crate::controller::{self, Options};
+use crate::core::lease::{Terms, TermsError};
 use crate::metrics::Metrics;
 use crate::server::{self, Health};
 use crate::telemetry::{self, LogFormat};
+use crate::tenure::Tenure;
 
 /// Options of `ecr-operator run`. Each can also be given in the environment.
 #[derive(Debug, Args)]
@@ -25,6 +32,8 @@ pub struct RunArgs {
     /// Where /healthz, /readyz and /metrics are served.
     #[arg(long, env = "ECR_OPERATOR_LISTEN", value_name = "ADDRESS", default_value = "0.0.0.0:8080")]
     listen: SocketAddr,
+    #[command(flatten)]
+    leader: LeaderArgs,
     /// Let ambient identities be the node's own (EC2 instance metadata).
     #[arg(long, env = "ECR_OPERATOR_ALLOW_IMDS")]
     allow_imds: bool,
@@ -40,6 +49,34 @@ pub struct RunArgs {
     /// The name of this pod, in events.
     #[arg(long, env = "POD_NAME", value_name = "NAME", default_value = "ecr-operator")]
     pod_name: String,
+}
+
+/// Of several operators one works. The others hold all objects in memory, and take over.
+#[derive(Debug, Args)]
+struct LeaderArgs {
+    /// Work only as the holder of a Lease in the operator's namespace. `false` where there is never more than one.
+    #[arg(
+        long, env = "ECR_OPERATOR_LEADER_ELECT", value_name = "BOOL", default_value_t = true,
+        num_args = 0..=1, require_equals = true, default_missing_value = "true", action = ArgAction::Set
+    )]
+    leader_elect: bool,
+    /// The name of the Lease.
+    #[arg(long, env = "ECR_OPERATOR_LEASE_NAME", value_name = "NAME", default_value = "ecr-operator")]
+    lease_name: String,
+    /// A Lease that wasn't renewed for so long, by the clock of whoever waits, is taken over. Whole seconds.
+    #[arg(long, env = "ECR_OPERATOR_LEASE_DURATION", value_name = "DURATION", default_value = "15s", value_parser = duration)]
+    lease_duration: Duration,
+    /// A leader that couldn't renew the Lease for so long writes nothing, until it can.
+    #[arg(long, env = "ECR_OPERATOR_LEASE_RENEW_DEADLINE", value_name = "DURATION", default_value = "10s", value_parser = duration)]
+    lease_renew_deadline: Duration,
+    /// Between renewals, and between looks at somebody else's Lease.
+    #[arg(long, env = "ECR_OPERATOR_LEASE_RETRY_PERIOD", value_name = "DURATION", default_value = "2s", value_parser = duration)]
+    lease_retry_period: Duration,
+}
+
+fn duration(text: &str) -> Result<Duration, String> {
+    let parsed = text.parse::<SignedDuration>().map_err(|error| error.to_string())?;
+    Duration::try_from(parsed).map_err(|_| "it must not be negative".to_owned())
 }
 
 /// Why the operator ended.
@@ -60,6 +97,15 @@ pub enum RunFailure {
     /// No signal handler.
     #[error("signals can't be handled: {0}")]
     Signal(#[source] std::io::Error),
+    /// Terms that can't be kept.
+    #[error("--lease-duration, --lease-renew-deadline and --lease-retry-period don't fit together: {0}")]
+    Terms(#[from] TermsError),
+    /// Another process took over.
+    #[error(transparent)]
+    Lost(#[from] Lost),
+    /// The election is over, and should go on as long as the process does.
+    #[error("the election ended unexpectedly")]
+    Election,
     /// The operator itself.
     #[error(transparent)]
     Run(#[from] controller::RunError),
@@ -74,10 +120,13 @@ impl RunArgs {
         telemetry::init(self.log_format, &self.log)?;
         let stop = stop_on_signals().map_err(RunFailure::Signal)?;
         let config = kube::Config::infer().await.map_err(RunFailure::Config)?;
-        let client = Client::try_from(config).map_err(RunFailure::Client)?;
         let (metrics, health) = (Metrics::default(), Health::default());
         let listener = server::bind(self.listen).await.map_err(|error| RunFailure::Listen(self.listen, error))?;
         tokio::spawn(server::serve(listener, health.clone(), metrics.clone()));
+        let tenure = if self.leader.leader_elect { Tenure::none() } else { Tenure::unlimited() };
+        let client = cluster::client(config.clone(), tenure.clone()).map_err(RunFailure::Client)?;
+        let release = CancellationToken::new();
+        let mut election = self.election(config, &tenure, &metrics, release.clone())?;
         let options = Options {
             owner_id: self.owner_id.filter(|id| !id.is_empty()),
             namespace: self.namespace,
@@ -87,11 +136,48 @@ impl RunArgs {
                 allow_imds: self.allow_imds,
                 pod: PodIdentity::read(|name| std::env::var(name).ok()),
                 http_client: None,
+                tenure,
             },
         };
-        controller::run(client, options, metrics, health, stop).await?;
+        tokio::select! {
+            outcome = controller::run(client, options, metrics, health, stop) => {
+                // Only now, when nothing is under way: the next leader begins at once.
+                release.cancel();
+                let _ = election.await;
+                outcome?;
+            }
+            ended = &mut election => {
+                ended.map_err(|_| RunFailure::Election)??;
+                return Err(RunFailure::Election);
+            }
+        }
         tracing::info!("stopped");
         Ok(())
+    }
+
+    /// On a task of its own, until `release`.
+    fn election(
+        &self,
+        config: kube::Config,
+        tenure: &Tenure,
+        metrics: &Metrics,
+        release: CancellationToken,
+    ) -> Result<JoinHandle<Result<(), Lost>>, RunFailure> {
+        let LeaderArgs { lease_duration, lease_renew_deadline, lease_retry_period, .. } = self.leader;
+        if !self.leader.leader_elect {
+            metrics.leading(true);
+            return Ok(tokio::spawn(async move {
+                release.cancelled().await;
+                Ok(())
+            }));
+        }
+        let terms = Terms::parse(lease_duration, lease_renew_deadline, lease_retry_period)?;
+        let client = Client::try_from(config).map_err(RunFailure::Client)?;
+        // A container that starts anew in the same pod is another process.
+        let me = format!("{}_{:016x}", self.pod_name, RandomState::new().build_hasher().finish());
+        let (name, tenure) = (self.leader.lease_name.clone(), tenure.clone());
+        let election = Election::new(client, &self.namespace, name, me, terms, tenure, metrics.clone());
+        Ok(tokio::spawn(election.run(release)))
     }
 }
 

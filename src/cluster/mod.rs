@@ -1,8 +1,10 @@
 //! The Kubernetes side: what is watched, what is written, and how.
 
 mod access_key;
+mod client;
 mod config_maps;
 mod events;
+mod lease;
 mod merged_secrets;
 mod pods;
 mod refusals;
@@ -13,8 +15,10 @@ mod stores;
 mod writes;
 
 pub use access_key::AccessKeys;
+pub use client::client;
 pub use config_maps::{Exported, Exports};
 pub use events::{Events, What};
+pub use lease::{Election, Lost};
 pub use merged_secrets::MergedSecrets;
 pub use pods::{Evicted, PodNews, Pods};
 pub use secrets::{Applied, Data, SecretWriter, foreign};

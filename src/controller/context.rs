@@ -23,6 +23,7 @@ use crate::controller::stuck_pods::StuckPods;
 use crate::core::backoff;
 use crate::core::reason::{Class, Problem, Reason};
 use crate::metrics::Metrics;
+use crate::server::Health;
 
 /// What is watched.
 #[derive(Debug, Clone)]
@@ -68,6 +69,8 @@ pub struct Context {
     pub registry_client: RegistryClient,
     /// What time it is.
     pub clocks: Clocks,
+    /// Which queues move.
+    pub health: Health,
     /// Which pull secrets' tokens were seen to be let in.
     pub verified: Verified,
     /// Secrets that are shared with others.

@@ -2,6 +2,7 @@
 
 use std::fmt::Debug;
 use std::panic::AssertUnwindSafe;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -33,6 +34,7 @@ use crate::core::backoff::OBJECT;
 use crate::core::token_slot::clocks_parted;
 use crate::metrics::Metrics;
 use crate::server::Health;
+use crate::tenure::Tenure;
 
 /// Reconciles of one kind under way at once.
 const CONCURRENCY: u16 = 16;
@@ -41,6 +43,8 @@ const AFTER_KUBERNETES_ERROR: Duration = Duration::from_secs(2);
 
 /// Between looks at whether the two clocks still agree.
 const BETWEEN_CLOCKS: Duration = Duration::from_secs(30);
+/// Of each queue, as a sign that it moves.
+const BEAT: Duration = Duration::from_secs(5);
 /// For what is under way at the end; the pod has half a minute.
 const DRAIN: Duration = Duration::from_secs(20);
 
@@ -92,85 +96,87 @@ pub async fn run(
     };
     tracing::info!(owner_id, namespace = options.namespace, "starting");
     let (mut tasks, mut workers) = (JoinSet::new(), JoinSet::new());
-    let (queues, mut inputs) = queues();
+    let (queues, gone, mut inputs) = queues();
     let (registry_changed, _) = broadcast::channel(1024);
-    let (gone, deletions) = mpsc::unbounded_channel();
     let (stores, dependants) = stores(&client, &queues, &registry_changed, &gone, &mut tasks);
     let (key_sender, key_changes) = mpsc::unbounded_channel();
     let keys = AccessKeys::new(client.clone(), &options.namespace, key_sender);
-    let (stuck_pods, wishes) = StuckPods::new();
-    let stuck_pods = Arc::new(stuck_pods);
-    let context = Arc::new(Context {
-        registries: Registries::new(
-            stores.registries.clone(),
-            keys,
-            client.clone(),
-            options.sessions,
-            options.allow_endpoint_override,
-        ),
-        tokens: Tokens::new(owner_id.clone()),
-        registry_client: RegistryClient::default(),
-        clocks: Clocks::default(),
-        verified: Verified::default(),
-        merged_secrets: MergedSecrets::new(client.clone()),
-        events: Events::new(client.clone(), options.instance),
-        statuses: Statuses::default(),
-        attempts: Attempts::default(),
-        renewals: Renewals::default(),
-        stuck_pods: stuck_pods.clone(),
-        contests: Contests::default(),
-        failing: FailingNamespaces::default(),
-        checks: Checks::new(Timestamp::now()),
-        snapshots: Snapshots::default(),
-        repositories: queues.repositories.clone(),
-        registry_seen: Changes::default(),
-        registry_changed: registry_changed.clone(),
-        stores: stores.clone(),
-        client,
-        owner_id,
-        metrics: metrics.clone(),
-    });
-
-    tasks.spawn(forget(deletions, context.clone()));
-    tasks.spawn(watch_clocks(context.clocks, dependants.clone()));
-    let pods = Pods::new(context.client.clone());
-    let accounts = stores.service_accounts.clone();
-    tasks.spawn(restart(stuck_pods, wishes, pods, context.events.clone(), accounts, dependants.clone()));
-    tasks.spawn(relay_registries(registry_changed.subscribe(), dependants));
+    tasks.spawn(relay_registries(registry_changed.subscribe(), dependants.clone()));
     tasks.spawn(relay_keys(key_changes, stores.registries.clone(), queues.registries.clone()));
-    let all_read = tokio::select! {
-        () = all_read(&stores) => true,
-        () = stop.cancelled() => false,
-    };
-    if all_read {
+
+    let tenure = options.sessions.tenure.clone();
+    let begin = async {
+        all_read(&stores).await;
         health.ready();
         metrics.ready();
-        tracing::info!("all objects read, working");
+        tracing::info!("all objects read");
+        stand_by(&tenure, &mut inputs).await;
+    };
+    let begins = tokio::select! {
+        () = begin => true,
+        ended = until_stopped(&stop, &mut tasks, &mut workers) => ended.map(|()| false)?,
+    };
+    if begins {
+        tracing::info!("working");
+        ask(&queues.registries, stores.registries.state());
+        dependants.all();
+        let (stuck_pods, wishes) = StuckPods::new();
+        let stuck_pods = Arc::new(stuck_pods);
+        let context = Arc::new(Context {
+            registries: Registries::new(
+                stores.registries.clone(),
+                keys,
+                client.clone(),
+                options.sessions,
+                options.allow_endpoint_override,
+            ),
+            tokens: Tokens::new(owner_id.clone()),
+            registry_client: RegistryClient::default(),
+            clocks: Clocks::default(),
+            health: health.clone(),
+            verified: Verified::default(),
+            merged_secrets: MergedSecrets::new(client.clone()),
+            events: Events::new(client.clone(), options.instance),
+            statuses: Statuses::default(),
+            attempts: Attempts::default(),
+            renewals: Renewals::default(),
+            stuck_pods: stuck_pods.clone(),
+            contests: Contests::default(),
+            failing: FailingNamespaces::default(),
+            checks: Checks::new(Timestamp::now()),
+            snapshots: Snapshots::default(),
+            repositories: queues.repositories,
+            registry_seen: Changes::default(),
+            registry_changed,
+            stores: stores.clone(),
+            client,
+            owner_id,
+            metrics,
+        });
+        tasks.spawn(forget(inputs.deletions, context.clone()));
+        tasks.spawn(watch_clocks(context.clocks, dependants.clone()));
+        let pods = Pods::new(context.client.clone());
+        let accounts = stores.service_accounts.clone();
+        tasks.spawn(restart(stuck_pods, wishes, pods, context.events.clone(), accounts, dependants));
         let stopped = || stop.clone().cancelled_owned();
-        workers.spawn(drive(
-            stores.registries,
-            inputs.registries.take(),
-            registry::reconcile,
-            context.clone(),
-            stopped(),
-        ));
+        workers.spawn(drive(stores.registries, inputs.registries, registry::reconcile, context.clone(), stopped()));
         workers.spawn(drive(
             stores.repositories,
-            inputs.repositories.take(),
+            inputs.repositories,
             repository::reconcile,
             context.clone(),
             stopped(),
         ));
         workers.spawn(drive(
             stores.pull_secrets,
-            inputs.pull_secrets.take(),
+            inputs.pull_secrets,
             pull_secret::reconcile,
             context.clone(),
             stopped(),
         ));
         workers.spawn(drive(
             stores.cluster_pull_secrets,
-            inputs.cluster_pull_secrets.take(),
+            inputs.cluster_pull_secrets,
             pull_secret::reconcile,
             context,
             stopped(),
@@ -181,6 +187,15 @@ pub async fn run(
     health.stopping();
     let _ = tokio::time::timeout(DRAIN, async { while workers.join_next().await.is_some() {} }).await;
     Ok(())
+}
+
+/// Waits to be the leader. What changes until then is in the stores; what asks for work is forgotten, since all objects
+/// are looked at then.
+async fn stand_by(tenure: &Tenure, inputs: &mut Inputs) {
+    while tokio::time::timeout(Duration::from_secs(1), tenure.begun()).await.is_err() {
+        inputs.clear();
+    }
+    inputs.clear();
 }
 
 /// Returns once `stop` is cancelled. Whoever has nothing under way ends at that very moment: the stop is looked at first.
@@ -208,23 +223,42 @@ async fn cluster_id(client: &Client) -> Result<String, RunError> {
     Ok(system.uid().unwrap_or_default())
 }
 
-type Input<K> = Option<mpsc::UnboundedReceiver<ObjectRef<K>>>;
+type Input<K> = mpsc::UnboundedReceiver<ObjectRef<K>>;
 
 struct Inputs {
     registries: Input<EcrRegistry>,
     repositories: Input<EcrRepository>,
     pull_secrets: Input<EcrPullSecret>,
     cluster_pull_secrets: Input<ClusterEcrPullSecret>,
+    deletions: mpsc::UnboundedReceiver<(String, Gone)>,
 }
 
-fn queues() -> (Triggers, Inputs) {
-    let (registries, a) = mpsc::unbounded_channel();
-    let (repositories, b) = mpsc::unbounded_channel();
-    let (pull_secrets, c) = mpsc::unbounded_channel();
-    let (cluster_pull_secrets, d) = mpsc::unbounded_channel();
-    let inputs =
-        Inputs { registries: Some(a), repositories: Some(b), pull_secrets: Some(c), cluster_pull_secrets: Some(d) };
-    (Triggers { registries, repositories, pull_secrets, cluster_pull_secrets }, inputs)
+impl Inputs {
+    fn clear(&mut self) {
+        fn clear<T>(input: &mut mpsc::UnboundedReceiver<T>) {
+            while input.try_recv().is_ok() {}
+        }
+        clear(&mut self.registries);
+        clear(&mut self.repositories);
+        clear(&mut self.pull_secrets);
+        clear(&mut self.cluster_pull_secrets);
+        clear(&mut self.deletions);
+    }
+}
+
+fn queues() -> (Triggers, mpsc::UnboundedSender<(String, Gone)>, Inputs) {
+    let (to_registries, registries) = mpsc::unbounded_channel();
+    let (to_repositories, repositories) = mpsc::unbounded_channel();
+    let (to_pull_secrets, pull_secrets) = mpsc::unbounded_channel();
+    let (to_cluster_pull_secrets, cluster_pull_secrets) = mpsc::unbounded_channel();
+    let (gone, deletions) = mpsc::unbounded_channel();
+    let triggers = Triggers {
+        registries: to_registries,
+        repositories: to_repositories,
+        pull_secrets: to_pull_secrets,
+        cluster_pull_secrets: to_cluster_pull_secrets,
+    };
+    (triggers, gone, Inputs { registries, repositories, pull_secrets, cluster_pull_secrets, deletions })
 }
 
 /// A queue and its workers, until it is stopped.
@@ -239,16 +273,16 @@ where
     K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + Sync + 'static,
     Work: Future<Output = Result<Action, kube::Error>> + Send + 'static,
 {
-    let asked = futures::stream::unfold(input, |input| async {
-        let mut input = input?;
+    let asked = futures::stream::unfold(input, |mut input| async {
         let next = input.recv().await?;
-        Some((next, Some(input)))
+        Some((next, input))
     });
     let retry = |object: Arc<K>, error: &kube::Error, _: Arc<Context>| {
         tracing::warn!(kind = %<K as Resource>::kind(&()), name = object.name_any(), error = crate::cluster::words(error), "the API server failed");
         Action::requeue(AFTER_KUBERNETES_ERROR)
     };
-    Controller::for_stream(futures::stream::pending(), store)
+    let (health, name) = (context.health.clone(), <K as Resource>::kind(&()));
+    let queue = Controller::for_stream(futures::stream::pending(), store)
         .with_config(Config::default().concurrency(CONCURRENCY))
         .reconcile_on(asked)
         .graceful_shutdown_on(stop)
@@ -257,8 +291,16 @@ where
             retry,
             context,
         )
-        .for_each(|_| std::future::ready(()))
-        .await;
+        .for_each(|_| std::future::ready(()));
+    let (mut queue, mut beat) = (pin!(queue), tokio::time::interval(BEAT));
+    loop {
+        // On one task: where a pass blocks the queue, there is no beat.
+        tokio::select! {
+            () = &mut queue => break,
+            _ = beat.tick() => health.beat(&name),
+        }
+    }
+    health.ended(&name);
     "queue"
 }
 

@@ -8,6 +8,7 @@ pub mod conditions;
 pub mod contest;
 pub mod glob;
 pub mod hosts;
+pub mod lease;
 pub mod lifecycle;
 pub mod names;
 pub mod ownership;

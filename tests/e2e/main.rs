@@ -43,6 +43,7 @@ mod cost;
 mod examples;
 mod iam;
 mod identities;
+mod leader;
 mod merge;
 mod mishaps;
 mod moto;

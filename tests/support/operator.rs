@@ -1,6 +1,7 @@
 //! The operator under test: the real binary as a process of its own, logged in as the chart's ServiceAccount with the
 //! chart's rights.
 
+use std::io::{BufRead as _, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
@@ -14,12 +15,14 @@ use super::cluster::Cluster;
 pub const NAMESPACE: &str = "ecr-operator-system";
 
 /// Ends the operator, gracefully, when its own standard input ends: with this process, whatever becomes of it.
-const OPERATOR: &str = r#"trap : INT; "$@" & operator=$!; cat >/dev/null; kill "$operator"; wait "$operator""#;
+const OPERATOR: &str = r#"trap : INT; "$@" & operator=$!; echo "$operator"; cat >/dev/null; kill -TERM "$operator" 2>/dev/null; kill -CONT "$operator" 2>/dev/null; wait "$operator""#;
 
 /// A running operator.
 pub struct Operator {
     /// Its standard input ends with this process, and the operator with it.
     process: Child,
+    /// The operator itself.
+    pid: String,
     /// What it logs.
     pub log: PathBuf,
     /// Where it serves its health and metrics.
@@ -33,32 +36,56 @@ impl Operator {
         SHARED.get_or_init(|| async { Self::start(Cluster::shared().await, "operator").await }).await
     }
 
-    /// One for `cluster`. Two for one cluster would be a mistake.
+    /// One for `cluster`.
     pub async fn start(cluster: &Cluster, name: &str) -> Self {
         Self::start_with(cluster, name, &[]).await
     }
 
-    /// The same, with this in its environment.
+    /// The same, with this in its environment. It is ready, but another may be working.
     pub async fn start_with(cluster: &Cluster, name: &str, environment: &[(&str, &str)]) -> Self {
         let kubeconfig = install(cluster).await;
         let directory = kubeconfig.parent().unwrap();
         let log = directory.join(format!("{name}.log"));
         let address = free_address();
-        let log_filter = [("ECR_OPERATOR_LOG", "info,ecr_operator=debug")];
-        let process = Command::new("sh")
+        let defaults = [("ECR_OPERATOR_LOG", "info,ecr_operator=debug"), ("POD_NAME", name)];
+        let mut process = Command::new("sh")
             .args(["-c", OPERATOR, "operator", env!("CARGO_BIN_EXE_ecr-operator"), "run"])
             .args(["--allow-endpoint-override", "--listen", &address, "--namespace", NAMESPACE])
             .env("KUBECONFIG", &kubeconfig)
             .env("AWS_EC2_METADATA_DISABLED", "true")
-            .envs(log_filter.into_iter().chain(environment.iter().copied()))
+            .envs(defaults.into_iter().chain(environment.iter().copied()))
             .stdin(Stdio::piped())
-            .stdout(Stdio::null())
+            .stdout(Stdio::piped())
             .stderr(std::fs::File::create(&log).unwrap())
             .spawn()
             .unwrap();
-        let operator = Self { process, log, address };
+        let mut pid = String::new();
+        BufReader::new(process.stdout.take().unwrap()).read_line(&mut pid).unwrap();
+        let operator = Self { process, pid: pid.trim().to_owned(), address, log };
         operator.until_ready(&operator.address).await;
         operator
+    }
+
+    /// Sends it a signal, as in `STOP`.
+    pub fn signal(&self, name: &str) {
+        assert!(Command::new("kill").args([&format!("-{name}"), &self.pid]).status().unwrap().success());
+    }
+
+    /// Whether it says that it is the one that works.
+    pub async fn leads(&self) -> bool {
+        get(&self.address, "/metrics").await.is_some_and(|answer| answer.contains("ecr_operator_leader 1"))
+    }
+
+    /// Waits until it ended by itself.
+    pub async fn until_gone(&self) {
+        let gone = async {
+            while Path::new("/proc").join(&self.pid).join("fd").read_dir().is_ok_and(|mut files| files.next().is_some())
+            {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        };
+        let in_time = tokio::time::timeout(Duration::from_mins(1), gone).await;
+        assert!(in_time.is_ok(), "it goes on; it logged:\n{}", self.logged());
     }
 
     async fn until_ready(&self, address: &str) {
@@ -117,10 +144,13 @@ pub async fn install(cluster: &Cluster) -> PathBuf {
         ])
         .await;
     let namespace = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE}}).to_string();
+    // Nobody's, as after an operator that ended well: who finds none at all waits a while.
+    let lease = json!({"apiVersion": "coordination.k8s.io/v1", "kind": "Lease", "metadata": {"name": "ecr-operator"}, "spec": {"leaseDurationSeconds": 1}});
     for manifest in [namespace, rendered] {
         let applied = cluster.kubectl(&["apply", "-n", NAMESPACE, "-f", "-"], &manifest).await;
         assert!(applied.ok, "{}", applied.text);
     }
+    cluster.kubectl(&["create", "-n", NAMESPACE, "-f", "-"], &lease.to_string()).await;
     let token = cluster.kubectl(&["create", "token", "ecr-operator", "-n", NAMESPACE, "--duration", "24h"], "").await;
     assert!(token.ok, "{}", token.text);
     let kubeconfig = cluster.kubeconfig().with_file_name("operator.kubeconfig");

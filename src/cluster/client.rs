@@ -1,0 +1,51 @@
+//! The client of the API server that everything uses but the election.
+
+use std::time::Duration;
+
+use http::{Method, Request};
+use kube::Client;
+use kube::client::{Body, ClientBuilder};
+use tower::filter::FilterLayer;
+use tower::timeout::TimeoutLayer;
+
+use crate::tenure::{NotLeading, Tenure};
+
+/// To begin with an answer; a watch goes on as long as it likes.
+const ANSWER: Duration = Duration::from_secs(30);
+/// Between two parts of an answer. A watch that nothing happens on gets a bookmark about once a minute: one that is silent
+/// for longer is a connection that broke unnoticed.
+const SILENCE: Duration = Duration::from_mins(3);
+
+/// Reads at any time, and writes while `tenure` lasts: asked as each request is about to leave.
+///
+/// # Errors
+/// Where the configuration is of no use.
+pub fn client(mut config: kube::Config, tenure: Tenure) -> Result<Client, kube::Error> {
+    config.connect_timeout = Some(Duration::from_secs(10));
+    (config.read_timeout, config.reset_reader_on_write) = (Some(SILENCE), true);
+    let fence = move |request: Request<Body>| admit(request, &tenure);
+    let builder = ClientBuilder::try_from(config)?.with_layer(&TimeoutLayer::new(ANSWER));
+    Ok(builder.with_layer(&FilterLayer::new(fence)).build())
+}
+
+fn admit<T>(request: Request<T>, tenure: &Tenure) -> Result<Request<T>, NotLeading> {
+    if *request.method() != Method::GET {
+        tenure.check()?;
+    }
+    Ok(request)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_standby_reads_and_does_not_write() {
+        let request = |method: &str| Request::builder().method(method).body(()).unwrap();
+        for method in ["POST", "PUT", "PATCH", "DELETE"] {
+            assert!(admit(request(method), &Tenure::none()).is_err(), "{method}");
+            assert!(admit(request(method), &Tenure::unlimited()).is_ok(), "{method}");
+        }
+        assert!(admit(request("GET"), &Tenure::none()).is_ok());
+    }
+}

@@ -1,0 +1,160 @@
+//! Of several operators one works, whatever happens to it: real processes, stopped, killed, and their Lease taken away.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use ecr_operator::api::EcrRepository;
+use k8s_openapi::api::coordination::v1::Lease;
+use kube::api::{Api, DeleteParams, ListParams};
+use kube::{Client, ResourceExt as _};
+use local_ecr::{Action, Fault, Matcher};
+use serde_json::json;
+use tokio::sync::{Mutex, MutexGuard, OnceCell};
+
+use crate::support::cluster::Cluster;
+use crate::support::operator::{NAMESPACE, Operator};
+use crate::support::world::World;
+
+type Terms = [(&'static str, &'static str); 3];
+/// Short, so that a takeover takes seconds.
+const SHORT: Terms = terms("5s", "3s");
+/// So long that nobody takes over who waits for its end.
+const LONG: Terms = terms("300s", "200s");
+
+const fn terms(duration: &'static str, renew_deadline: &'static str) -> Terms {
+    [
+        ("ECR_OPERATOR_LEASE_DURATION", duration),
+        ("ECR_OPERATOR_LEASE_RENEW_DEADLINE", renew_deadline),
+        ("ECR_OPERATOR_LEASE_RETRY_PERIOD", "500ms"),
+    ]
+}
+
+/// One cluster for these tests, which take turns: all operators in it work on the same objects.
+async fn cluster() -> (&'static Cluster, MutexGuard<'static, ()>) {
+    static CLUSTER: OnceCell<Cluster> = OnceCell::const_new();
+    static TURN: Mutex<()> = Mutex::const_new(());
+    let turn = TURN.lock().await;
+    (CLUSTER.get_or_init(|| Cluster::start("control-plane")).await, turn)
+}
+
+/// Two that are ready, of which the first leads.
+async fn two(cluster: &Cluster, test: &str, terms: &Terms) -> (Operator, Operator) {
+    let first = Operator::start_with(cluster, &format!("{test}-first"), terms).await;
+    until_leads(&first).await;
+    let second = Operator::start_with(cluster, &format!("{test}-second"), terms).await;
+    (first, second)
+}
+
+async fn until_leads(operator: &Operator) {
+    let leads = async {
+        while !operator.leads().await {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    let in_time = tokio::time::timeout(Duration::from_secs(30), leads).await;
+    assert!(in_time.is_ok(), "it never leads; it logged:\n{}", operator.logged());
+}
+
+async fn lease(client: &Client) -> (Option<String>, i32) {
+    let api: Api<Lease> = Api::namespaced(client.clone(), NAMESPACE);
+    let spec = api.get("ecr-operator").await.unwrap().spec.unwrap();
+    (spec.holder_identity, spec.lease_transitions.unwrap_or_default())
+}
+
+async fn versions(world: &World) -> BTreeMap<String, Option<String>> {
+    let all = world.api::<EcrRepository>().list(&ListParams::default()).await.unwrap();
+    all.items.into_iter().map(|object| (object.name_any(), object.resource_version())).collect()
+}
+
+#[tokio::test]
+async fn one_of_two_works_and_the_other_takes_over_when_it_is_killed() {
+    let (cluster, _turn) = cluster().await;
+    let (first, second) = two(cluster, "killed", &SHORT).await;
+    let world = World::at(cluster, "killed").await;
+    world.repository("before", json!({})).await;
+    world.repository_says("before", "True", "Ready").await;
+    assert!(!second.leads().await, "it is ready, and waits");
+
+    first.signal("KILL");
+    world.repository("after", json!({})).await;
+    world.repository_says("after", "True", "Ready").await;
+    assert!(second.leads().await);
+    assert_eq!(world.writes(), ["CreateRepository", "CreateRepository"]);
+    second.stop();
+}
+
+#[tokio::test]
+async fn a_leader_that_ends_hands_over_at_once() {
+    let (cluster, _turn) = cluster().await;
+    let (first, second) = two(cluster, "term", &LONG).await;
+    let client = cluster.client().await;
+    let (holder, transitions) = lease(&client).await;
+    assert!(holder.unwrap().starts_with("term-first_"));
+    let log = first.log.clone();
+    first.stop();
+    assert!(std::fs::read_to_string(log).unwrap().contains("lease released"));
+    until_leads(&second).await;
+    let (holder, after) = lease(&client).await;
+    assert!(holder.unwrap().starts_with("term-second_"));
+    assert_eq!(after, transitions + 1);
+    second.stop();
+    assert_eq!(lease(&client).await.0, None, "nobody's");
+}
+
+#[tokio::test]
+async fn a_leader_that_was_stopped_for_a_while_writes_nothing_when_it_goes_on() {
+    let (cluster, _turn) = cluster().await;
+    let (first, second) = two(cluster, "stopped", &SHORT).await;
+    let world = World::at(cluster, "stopped").await;
+    world.ecr.fault(Fault::always(Matcher::default(), Action::Delay { millis: 200 }));
+    let names: Vec<_> = (0..40).map(|n| format!("app-{n}")).collect();
+    let spec = json!({
+        "deletionPolicy": "Delete",
+        "repositoryPolicy": {"grants": [{"access": "Pull", "accounts": ["210987654321"]}]},
+        "lifecyclePolicy": {"rules": [{"rulePriority": 1, "selection": {"tagStatus": "untagged", "countType": "imageCountMoreThan", "countNumber": 9}, "action": {"type": "expire"}}]},
+    });
+    for name in &names {
+        world.repository(name, spec.clone()).await;
+    }
+    // Amid its work: many passes have more to write.
+    world.ecr.wait_for_calls(10, Duration::from_secs(30), |call| call.operation == "CreateRepository").await;
+    first.signal("STOP");
+    for name in &names {
+        world.repository_says(name, "True", "Ready").await;
+    }
+    assert!(second.leads().await);
+    world.ecr.clear_calls();
+    let before = versions(&world).await;
+
+    first.signal("CONT");
+    first.until_gone().await;
+    let told = first.logged();
+    assert!(told.contains("is now held by stopped-second_"), "it says why it ends:\n{told}");
+    assert_eq!(world.operations(), Vec::<String>::new(), "nothing was asked of ECR");
+    assert_eq!(versions(&world).await, before, "nothing was written to the API server");
+    // And the one that leads still works.
+    world.repository("after", json!({})).await;
+    world.repository_says("after", "True", "Ready").await;
+    second.stop();
+}
+
+#[tokio::test]
+async fn there_is_one_writer_even_when_the_lease_is_deleted() {
+    let (cluster, _turn) = cluster().await;
+    let (first, second) = two(cluster, "deleted", &SHORT).await;
+    let world = World::at(cluster, "deleted").await;
+    let api: Api<Lease> = Api::namespaced(cluster.client().await, NAMESPACE);
+    let names: Vec<_> = (0..12).map(|n| format!("app-{n}")).collect();
+    for name in &names {
+        api.delete("ecr-operator", &DeleteParams::default()).await.ok();
+        world.repository(name, json!({})).await;
+        assert!(!(first.leads().await && second.leads().await), "both");
+    }
+    for name in &names {
+        world.repository_says(name, "True", "Ready").await;
+    }
+    assert_eq!(world.writes(), vec!["CreateRepository"; names.len()], "each was created once, by whoever led");
+    assert!(first.leads().await != second.leads().await);
+    drop(first);
+    second.stop();
+}
