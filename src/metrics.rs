@@ -1,6 +1,7 @@
 //! Metrics for Prometheus. Labels are bounded; object names appear on the expiry gauge alone, which alerts need.
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 
 use jiff::Timestamp;
 use kube::{Resource, ResourceExt};
@@ -26,12 +27,27 @@ struct Object {
     name: String,
 }
 
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct AwsCall {
+    api: &'static str,
+    outcome: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct AwsApi {
+    api: &'static str,
+    account: String,
+    region: String,
+}
+
 /// The metrics of this process.
 #[derive(Debug, Clone)]
 pub struct Metrics {
     registry: Arc<Registry>,
     reconciles: Family<Outcome, Counter>,
     expiry: Family<Object, Gauge>,
+    aws_calls: Family<AwsCall, Counter>,
+    aws_rates: Family<AwsApi, Gauge<f64, AtomicU64>>,
     ready: Gauge,
     leader: Gauge,
     panics: Counter,
@@ -40,6 +56,7 @@ pub struct Metrics {
 impl Default for Metrics {
     fn default() -> Self {
         let (reconciles, expiry) = (Family::default(), Family::default());
+        let (aws_calls, aws_rates) = (Family::default(), Family::default());
         let (ready, leader, panics) = (Gauge::default(), Gauge::default(), Counter::default());
         let mut registry = Registry::with_prefix("ecr_operator");
         registry.register(
@@ -52,11 +69,17 @@ impl Default for Metrics {
             "When the first token in the Secrets of a pull secret expires, as Unix time",
             expiry.clone(),
         );
+        registry.register("aws_calls", "Calls to AWS, by API and how they ended", aws_calls.clone());
+        registry.register(
+            "aws_learned_rate",
+            "Calls a second that an account grants to an API, as learned; there is none before its first throttling",
+            aws_rates.clone(),
+        );
         registry.register("ready", "1 once all objects were read", ready.clone());
-        registry.register("leader", "1 while this process is the one that works", leader.clone());
+        registry.register("leader", "Whether this process is the one that works", leader.clone());
         registry.register("panics", "Passes that panicked", panics.clone());
         registry.register("build", "This build", Info::new([("version", env!("CARGO_PKG_VERSION"))]));
-        Self { registry: Arc::new(registry), reconciles, expiry, ready, leader, panics }
+        Self { registry: Arc::new(registry), reconciles, expiry, aws_calls, aws_rates, ready, leader, panics }
     }
 }
 
@@ -89,6 +112,17 @@ impl Metrics {
     /// All objects were read.
     pub fn ready(&self) {
         self.ready.set(1);
+    }
+
+    /// A call to AWS ended.
+    pub fn called(&self, api: &'static str, outcome: &'static str) {
+        self.aws_calls.get_or_create(&AwsCall { api, outcome }).inc();
+    }
+
+    /// How fast an API may be called.
+    pub fn learned_rate(&self, api: &'static str, account: &str, region: &str, rate: f64) {
+        let labels = AwsApi { api, account: account.to_owned(), region: region.to_owned() };
+        self.aws_rates.get_or_create(&labels).set(rate);
     }
 
     /// Whether this process is the one that works.

@@ -8,6 +8,7 @@ use jiff::Timestamp;
 use crate::aws::AwsError;
 use crate::aws::error::{Kind, faulty, incomplete};
 use crate::aws::fence::Fence;
+use crate::aws::limiter::{Line, Priority};
 use crate::core::lifecycle::LifecycleDocument;
 use crate::core::names::AccountId;
 use crate::core::ownership::Tags;
@@ -19,6 +20,7 @@ use crate::tenure::Tenure;
 #[derive(Debug, Clone)]
 pub struct Ecr {
     client: Client,
+    line: Line,
     /// Named in every call that takes it: whatever identity the credentials turn into, no other account is touched.
     account: String,
 }
@@ -38,9 +40,15 @@ pub struct Images {
 pub type Named = (String, Core);
 
 impl Ecr {
-    pub(super) fn new(config: &SdkConfig, account: &AccountId, tenure: &Tenure) -> Self {
+    pub(super) fn new(config: &SdkConfig, account: &AccountId, line: Line, tenure: &Tenure) -> Self {
         let config = aws_sdk_ecr::config::Builder::from(config).interceptor(Fence(tenure.clone())).build();
-        Self { client: Client::from_conf(config), account: account.to_string() }
+        Self { client: Client::from_conf(config), line, account: account.to_string() }
+    }
+
+    /// The same, whose calls go before others, or after them.
+    #[must_use]
+    pub fn at(self, priority: Priority) -> Self {
+        Self { line: self.line.at(priority), ..self }
     }
 
     /// The repository of that name; its tags and policies are read by calls of their own.
@@ -49,8 +57,8 @@ impl Ecr {
     /// Where ECR can't be asked.
     pub async fn describe(&self, name: &str) -> Result<Option<Core>, AwsError> {
         const CALL: &str = "ecr:DescribeRepositories";
-        let answer = self.client.describe_repositories().registry_id(&self.account).repository_names(name).send().await;
-        let Some(answer) = found(answer.map_err(|error| AwsError::new(CALL, &error)))? else {
+        let request = self.client.describe_repositories().registry_id(&self.account).repository_names(name);
+        let Some(answer) = found(self.line.call(CALL, || request.clone().send()).await)? else {
             return Ok(None);
         };
         answer.repositories().first().map(|repository| core(CALL, repository)).transpose()
@@ -62,15 +70,9 @@ impl Ecr {
     /// Where ECR can't be asked.
     pub async fn page(&self, token: Option<String>) -> Result<(Vec<Named>, Option<String>), AwsError> {
         const CALL: &str = "ecr:DescribeRepositories";
-        let answer = self
-            .client
-            .describe_repositories()
-            .registry_id(&self.account)
-            .max_results(1000)
-            .set_next_token(token)
-            .send()
-            .await;
-        let answer = answer.map_err(|error| AwsError::new(CALL, &error))?;
+        let request =
+            self.client.describe_repositories().registry_id(&self.account).max_results(1000).set_next_token(token);
+        let answer = self.line.call(CALL, || request.clone().send()).await?;
         let named = answer.repositories().iter().map(|repository| named(CALL, repository)).collect::<Result<_, _>>()?;
         Ok((named, answer.next_token))
     }
@@ -81,14 +83,9 @@ impl Ecr {
     /// Where ECR can't be asked.
     pub async fn describe_all(&self, names: &[String]) -> Result<Option<Vec<Named>>, AwsError> {
         const CALL: &str = "ecr:DescribeRepositories";
-        let answer = self
-            .client
-            .describe_repositories()
-            .registry_id(&self.account)
-            .set_repository_names(Some(names.to_vec()))
-            .send()
-            .await;
-        let answer = found(answer.map_err(|error| AwsError::new(CALL, &error)))?;
+        let request =
+            self.client.describe_repositories().registry_id(&self.account).set_repository_names(Some(names.to_vec()));
+        let answer = found(self.line.call(CALL, || request.clone().send()).await)?;
         answer
             .map(|answer| answer.repositories().iter().map(|repository| named(CALL, repository)).collect())
             .transpose()
@@ -99,8 +96,8 @@ impl Ecr {
     /// # Errors
     /// Where ECR can't be asked.
     pub async fn tags(&self, arn: &str) -> Result<Option<Tags>, AwsError> {
-        let answer = self.client.list_tags_for_resource().resource_arn(arn).send().await;
-        let answer = found(answer.map_err(|error| AwsError::new("ecr:ListTagsForResource", &error)))?;
+        let request = self.client.list_tags_for_resource().resource_arn(arn);
+        let answer = found(self.line.call("ecr:ListTagsForResource", || request.clone().send()).await)?;
         Ok(answer
             .map(|answer| answer.tags().iter().map(|tag| (tag.key().to_owned(), tag.value().to_owned())).collect()))
     }
@@ -111,8 +108,8 @@ impl Ecr {
     /// Where ECR can't be asked, or what it holds is no lifecycle policy.
     pub async fn lifecycle_policy(&self, name: &str) -> Result<Reading<LifecycleDocument>, AwsError> {
         const CALL: &str = "ecr:GetLifecyclePolicy";
-        let answer = self.client.get_lifecycle_policy().registry_id(&self.account).repository_name(name).send().await;
-        let answer = found(answer.map_err(|error| AwsError::new(CALL, &error)))?;
+        let request = self.client.get_lifecycle_policy().registry_id(&self.account).repository_name(name);
+        let answer = found(self.line.call(CALL, || request.clone().send()).await)?;
         let Some(text) = answer.and_then(|answer| answer.lifecycle_policy_text) else {
             return Ok(Reading::Absent);
         };
@@ -125,8 +122,8 @@ impl Ecr {
     /// Where ECR can't be asked, or what it holds is no policy.
     pub async fn repository_policy(&self, name: &str) -> Result<Reading<PolicyDocument>, AwsError> {
         const CALL: &str = "ecr:GetRepositoryPolicy";
-        let answer = self.client.get_repository_policy().registry_id(&self.account).repository_name(name).send().await;
-        let answer = found(answer.map_err(|error| AwsError::new(CALL, &error)))?;
+        let request = self.client.get_repository_policy().registry_id(&self.account).repository_name(name);
+        let answer = found(self.line.call(CALL, || request.clone().send()).await)?;
         let Some(text) = answer.and_then(|answer| answer.policy_text) else {
             return Ok(Reading::Absent);
         };
@@ -138,8 +135,8 @@ impl Ecr {
     /// # Errors
     /// Where ECR can't be asked.
     pub async fn registry_scanning(&self) -> Result<Option<String>, AwsError> {
-        let answer = self.client.get_registry_scanning_configuration().send().await;
-        let answer = answer.map_err(|error| AwsError::new("ecr:GetRegistryScanningConfiguration", &error))?;
+        let request = self.client.get_registry_scanning_configuration();
+        let answer = self.line.call("ecr:GetRegistryScanningConfiguration", || request.clone().send()).await?;
         let scanning = answer.scanning_configuration();
         let decides =
             scanning.filter(|it| it.scan_type() == Some(&types::ScanType::Enhanced) || !it.rules().is_empty());
@@ -151,15 +148,8 @@ impl Ecr {
     /// # Errors
     /// Where ECR can't be asked.
     pub async fn images(&self, name: &str) -> Result<Images, AwsError> {
-        let answer = self
-            .client
-            .describe_images()
-            .registry_id(&self.account)
-            .repository_name(name)
-            .max_results(1000)
-            .send()
-            .await;
-        let answer = answer.map_err(|error| AwsError::new("ecr:DescribeImages", &error))?;
+        let request = self.client.describe_images().registry_id(&self.account).repository_name(name).max_results(1000);
+        let answer = self.line.call("ecr:DescribeImages", || request.clone().send()).await?;
         let pushed = answer.image_details().iter().filter_map(|image| image.image_pushed_at().and_then(timestamp));
         Ok(Images { count: answer.image_details().len(), more: answer.next_token().is_some(), newest: pushed.max() })
     }
@@ -178,7 +168,7 @@ impl Ecr {
                 .map_err(|error| faulty(CALL, &error.to_string()))
         });
         let mutability = creation.mutability.as_ref();
-        let answer = self
+        let request = self
             .client
             .create_repository()
             .registry_id(&self.account)
@@ -187,10 +177,8 @@ impl Ecr {
             .set_image_tag_mutability_exclusion_filters(mutability.map(|m| filters(CALL, m)).transpose()?.flatten())
             .set_image_scanning_configuration(creation.scan_on_push.map(scanning))
             .set_encryption_configuration(encryption.transpose()?)
-            .set_tags(Some(tags(CALL, &creation.tags)?))
-            .send()
-            .await
-            .map_err(|error| AwsError::new(CALL, &error))?;
+            .set_tags(Some(tags(CALL, &creation.tags)?));
+        let answer = self.line.call(CALL, || request.clone().send()).await?;
         core(CALL, answer.repository().ok_or_else(|| incomplete(CALL, "repository"))?)
     }
 
@@ -199,17 +187,17 @@ impl Ecr {
     /// # Errors
     /// Where ECR refuses it.
     pub async fn perform(&self, name: &str, arn: &str, step: &Step) -> Result<(), AwsError> {
-        let client = &self.client;
+        let (client, line) = (&self.client, &self.line);
         match step {
             Step::Create(creation) => self.create(name, creation).await.map(drop),
             Step::Claim(set) | Step::TagResource(set) => {
                 const CALL: &str = "ecr:TagResource";
                 let request = client.tag_resource().resource_arn(arn).set_tags(Some(tags(CALL, set)?));
-                request.send().await.map(drop).map_err(|error| AwsError::new(CALL, &error))
+                line.call(CALL, || request.clone().send()).await.map(drop)
             }
             Step::UntagResource(keys) => {
                 let request = client.untag_resource().resource_arn(arn).set_tag_keys(Some(keys.clone()));
-                request.send().await.map(drop).map_err(|error| AwsError::new("ecr:UntagResource", &error))
+                line.call("ecr:UntagResource", || request.clone().send()).await.map(drop)
             }
             Step::PutImageTagMutability(mutability) => {
                 const CALL: &str = "ecr:PutImageTagMutability";
@@ -219,7 +207,7 @@ impl Ecr {
                     .repository_name(name)
                     .image_tag_mutability(mutability.mode.as_str().into())
                     .set_image_tag_mutability_exclusion_filters(filters(CALL, mutability)?);
-                request.send().await.map(drop).map_err(|error| AwsError::new(CALL, &error))
+                line.call(CALL, || request.clone().send()).await.map(drop)
             }
             Step::PutImageScanningConfiguration(on) => {
                 let request = client
@@ -227,11 +215,7 @@ impl Ecr {
                     .registry_id(&self.account)
                     .repository_name(name)
                     .image_scanning_configuration(scanning(*on));
-                request
-                    .send()
-                    .await
-                    .map(drop)
-                    .map_err(|error| AwsError::new("ecr:PutImageScanningConfiguration", &error))
+                line.call("ecr:PutImageScanningConfiguration", || request.clone().send()).await.map(drop)
             }
             Step::PutLifecyclePolicy { document, .. } => {
                 let request = client
@@ -239,7 +223,7 @@ impl Ecr {
                     .registry_id(&self.account)
                     .repository_name(name)
                     .lifecycle_policy_text(document.text());
-                request.send().await.map(drop).map_err(|error| AwsError::new("ecr:PutLifecyclePolicy", &error))
+                line.call("ecr:PutLifecyclePolicy", || request.clone().send()).await.map(drop)
             }
             Step::SetRepositoryPolicy { document, .. } => {
                 let request = client
@@ -247,17 +231,15 @@ impl Ecr {
                     .registry_id(&self.account)
                     .repository_name(name)
                     .policy_text(document.text());
-                request.send().await.map(drop).map_err(|error| AwsError::new("ecr:SetRepositoryPolicy", &error))
+                line.call("ecr:SetRepositoryPolicy", || request.clone().send()).await.map(drop)
             }
             Step::DeleteRepositoryPolicy { .. } => {
                 let request = client.delete_repository_policy().registry_id(&self.account).repository_name(name);
-                found(request.send().await.map_err(|error| AwsError::new("ecr:DeleteRepositoryPolicy", &error)))
-                    .map(drop)
+                found(line.call("ecr:DeleteRepositoryPolicy", || request.clone().send()).await).map(drop)
             }
             Step::DeleteLifecyclePolicy => {
                 let request = client.delete_lifecycle_policy().registry_id(&self.account).repository_name(name);
-                found(request.send().await.map_err(|error| AwsError::new("ecr:DeleteLifecyclePolicy", &error)))
-                    .map(drop)
+                found(line.call("ecr:DeleteLifecyclePolicy", || request.clone().send()).await).map(drop)
             }
         }
     }
@@ -267,9 +249,8 @@ impl Ecr {
     /// # Errors
     /// [`Kind::NotEmpty`] where it has images and `force` isn't set, among others.
     pub async fn delete(&self, name: &str, force: bool) -> Result<(), AwsError> {
-        let answer =
-            self.client.delete_repository().registry_id(&self.account).repository_name(name).force(force).send().await;
-        found(answer.map_err(|error| AwsError::new("ecr:DeleteRepository", &error))).map(drop)
+        let request = self.client.delete_repository().registry_id(&self.account).repository_name(name).force(force);
+        found(self.line.call("ecr:DeleteRepository", || request.clone().send()).await).map(drop)
     }
 }
 

@@ -33,6 +33,25 @@ pub enum Kind {
     Transient,
 }
 
+impl Kind {
+    /// For metrics.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::NotFound => "not_found",
+            Self::AlreadyExists => "already_exists",
+            Self::NotEmpty => "not_empty",
+            Self::Invalid => "invalid",
+            Self::Denied => "denied",
+            Self::Untrusted => "untrusted",
+            Self::Unscopable => "unscopable",
+            Self::Throttled => "throttled",
+            Self::Quota => "quota",
+            Self::Transient => "transient",
+        }
+    }
+}
+
 /// A failed call.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{call}: {code}: {message}")]
@@ -68,6 +87,12 @@ impl AwsError {
         }
     }
 
+    /// Whether it may well succeed if it is just sent again: AWS failed, or the connection did.
+    #[must_use]
+    pub fn got_lost(&self) -> bool {
+        self.kind == Kind::Transient && !matches!(self.code.as_str(), NO_ANSWER | NOT_SENT | UNEXPECTED)
+    }
+
     /// Told to a person: which call, on what, and what to do about it.
     #[must_use]
     pub fn problem(&self, resource: &str) -> Problem {
@@ -92,6 +117,9 @@ impl AwsError {
 /// Refusals of the credentials themselves.
 const BAD_KEY: [&str; 4] =
     ["InvalidClientTokenId", "UnrecognizedClientException", "SignatureDoesNotMatch", "InvalidSignatureException"];
+const NO_ANSWER: &str = "no answer in time";
+const NOT_SENT: &str = "not sent";
+const UNEXPECTED: &str = "UnexpectedAnswer";
 
 fn kind(code: &str, status: u16) -> Kind {
     match code {
@@ -160,10 +188,10 @@ pub(super) fn with_causes(error: &(dyn std::error::Error + 'static)) -> String {
 
 fn on_the_way<E>(error: &SdkError<E, HttpResponse>, status: u16) -> String {
     match error {
-        SdkError::TimeoutError(_) => "no answer in time".to_owned(),
+        SdkError::TimeoutError(_) => NO_ANSWER.to_owned(),
         SdkError::DispatchFailure(failure) if failure.is_timeout() => "no connection in time".to_owned(),
         SdkError::DispatchFailure(failure) if failure.is_io() => "no connection".to_owned(),
-        SdkError::DispatchFailure(_) | SdkError::ConstructionFailure(_) => "not sent".to_owned(),
+        SdkError::DispatchFailure(_) | SdkError::ConstructionFailure(_) => NOT_SENT.to_owned(),
         _ => format!("HTTP {status}"),
     }
 }
@@ -186,7 +214,7 @@ pub(super) fn incomplete(call: &'static str, what: &str) -> AwsError {
 
 /// An answer that can't be used.
 pub(super) fn faulty(call: &'static str, why: &str) -> AwsError {
-    AwsError { call, kind: Kind::Transient, code: "UnexpectedAnswer".to_owned(), message: why.to_owned() }
+    AwsError { call, kind: Kind::Transient, code: UNEXPECTED.to_owned(), message: why.to_owned() }
 }
 
 #[cfg(test)]

@@ -13,7 +13,9 @@ use jiff::Timestamp;
 
 use crate::aws::ecr::{Ecr, timestamp};
 use crate::aws::error::{faulty, incomplete};
+use crate::aws::fence::Fence;
 use crate::aws::keyring::{Keyring, Provider};
+use crate::aws::limiter::{Calls, Line, Priority};
 use crate::aws::tagging::Tagging;
 use crate::aws::{AwsError, Credentials, Kind, PodIdentity};
 use crate::core::names::{AccountId, Region};
@@ -44,6 +46,8 @@ pub struct SessionOptions {
     pub http_client: Option<SharedHttpClient>,
     /// Without it nothing is asked of ECR.
     pub tenure: Tenure,
+    /// What is known of each account's limits.
+    pub calls: Calls,
 }
 
 /// One identity in one Region.
@@ -53,6 +57,9 @@ pub struct Session {
     region: Region,
     keyring: Arc<Keyring>,
     tenure: Tenure,
+    calls: Calls,
+    /// For what is asked before, or whatever, the account is.
+    line: Line,
 }
 
 /// Who a session is.
@@ -72,17 +79,11 @@ impl Session {
         endpoint: &Endpoint,
         options: &SessionOptions,
     ) -> Self {
-        // Retries are the operator's own: by requeue, with what it knows of the object and of the account's rate.
+        // Identities are asked for by STS, whose calls are few; the SDK tries those again.
         let mut loader = aws_config::defaults(BehaviorVersion::latest())
             .region(aws_config::Region::new(region.as_str().to_owned()))
             .retry_config(RetryConfig::standard().with_max_attempts(2))
-            .timeout_config(
-                TimeoutConfig::builder()
-                    .connect_timeout(Duration::from_secs(5))
-                    .operation_attempt_timeout(Duration::from_secs(15))
-                    .operation_timeout(Duration::from_secs(35))
-                    .build(),
-            )
+            .timeout_config(timeouts(Duration::from_secs(35)))
             .use_fips(endpoint.fips)
             .use_dual_stack(endpoint.dual_stack);
         if let Ok(name) = AppName::new("ecr-operator") {
@@ -96,21 +97,39 @@ impl Session {
         }
         let unsigned = loader.no_credentials().load().await;
         let keyring = Arc::new(Keyring::new(credentials, &unsigned, options));
-        let provider = SharedCredentialsProvider::new(Provider(keyring.clone()));
-        let config = unsigned.into_builder().credentials_provider(provider).build();
-        Self { config, region: region.clone(), keyring, tenure: options.tenure.clone() }
+        let config = unsigned
+            .into_builder()
+            .credentials_provider(SharedCredentialsProvider::new(Provider(keyring.clone())))
+            // All other retries are the operator's own, with what it knows of the object and of the account's rate.
+            .retry_config(RetryConfig::standard().with_max_attempts(1))
+            .timeout_config(timeouts(Duration::from_secs(20)))
+            .build();
+        let whose = format!("{credentials:?}");
+        let line = options.calls.line(Err(&whose), region.as_str(), endpoint.url.as_deref()).at(Priority::Urgent);
+        Self {
+            config,
+            region: region.clone(),
+            keyring,
+            tenure: options.tenure.clone(),
+            calls: options.calls.clone(),
+            line,
+        }
     }
 
     /// ECR in this session's Region, for the registry of `account`.
     #[must_use]
     pub fn ecr(&self, account: &AccountId) -> Ecr {
-        Ecr::new(&self.config, account, &self.tenure)
+        Ecr::new(&self.config, account, self.line_to(account), &self.tenure)
     }
 
     /// The tagging API in this session's Region.
     #[must_use]
-    pub fn tagging(&self) -> Tagging {
-        Tagging::new(&self.config)
+    pub fn tagging(&self, account: &AccountId) -> Tagging {
+        Tagging::new(&self.config, self.line_to(account).at(Priority::Background))
+    }
+
+    fn line_to(&self, account: &AccountId) -> Line {
+        self.calls.line(Ok(account), self.region.as_str(), self.config.endpoint_url())
     }
 
     /// Who this is. Needs no permission.
@@ -147,18 +166,21 @@ impl Session {
     async fn token(&self, service: Service, by: AwsCredentials) -> Result<(Secret, Life), AwsError> {
         let now = Timestamp::now();
         let signed = self.config.to_builder().credentials_provider(SharedCredentialsProvider::new(by)).build();
+        let fence = Fence(self.tenure.clone());
         let (call, token, expires_at) = match service {
             Service::Private => {
                 const CALL: &str = "ecr:GetAuthorizationToken";
-                let answer = aws_sdk_ecr::Client::new(&signed).get_authorization_token().send().await;
-                let answer = answer.map_err(|error| AwsError::new(CALL, &error))?;
+                let config = aws_sdk_ecr::config::Builder::from(&signed).interceptor(fence).build();
+                let client = aws_sdk_ecr::Client::from_conf(config);
+                let answer = self.line.call(CALL, || client.get_authorization_token().send()).await?;
                 let data = answer.authorization_data().first();
                 (CALL, data.and_then(|data| data.authorization_token.clone()), data.and_then(|data| data.expires_at))
             }
             Service::Public => {
                 const CALL: &str = "ecr-public:GetAuthorizationToken";
-                let answer = aws_sdk_ecrpublic::Client::new(&signed).get_authorization_token().send().await;
-                let answer = answer.map_err(|error| AwsError::new(CALL, &error))?;
+                let config = aws_sdk_ecrpublic::config::Builder::from(&signed).interceptor(fence).build();
+                let client = aws_sdk_ecrpublic::Client::from_conf(config);
+                let answer = self.line.call(CALL, || client.get_authorization_token().send()).await?;
                 let data = answer.authorization_data();
                 (CALL, data.and_then(|data| data.authorization_token.clone()), data.and_then(|data| data.expires_at))
             }
@@ -167,4 +189,13 @@ impl Session {
         let life = Life::of(now, expires_at.as_ref().and_then(timestamp));
         Ok((Secret::new(token), life.map_err(|fault| faulty(call, &fault.to_string()))?))
     }
+}
+
+/// For one attempt, and for all of a call's.
+fn timeouts(all: Duration) -> TimeoutConfig {
+    TimeoutConfig::builder()
+        .connect_timeout(Duration::from_secs(5))
+        .operation_attempt_timeout(Duration::from_secs(15))
+        .operation_timeout(all)
+        .build()
 }

@@ -6,6 +6,7 @@ mod error;
 mod fence;
 mod identity;
 mod keyring;
+mod limiter;
 mod registry;
 mod snapshot;
 mod sts;
@@ -16,6 +17,7 @@ pub use credentials::{Credentials, IdentityTokens, PodIdentity, Role, StaticKey}
 pub use ecr::{Ecr, Images, Named};
 pub use error::{AwsError, Kind};
 pub use identity::{Caller, Endpoint, Session, SessionOptions};
+pub use limiter::{Calls, Line, Priority};
 pub use registry::{Answer, Place, Refusal, RegistryClient, RegistryError};
 pub use snapshot::Snapshots;
 pub use tagging::Tagging;

@@ -6,6 +6,7 @@ use aws_config::SdkConfig;
 use aws_sdk_resourcegroupstagging::Client;
 
 use crate::aws::AwsError;
+use crate::aws::limiter::Line;
 use crate::core::ownership::Tags;
 
 /// ARNs in one call (API reference of `GetResources`, `ResourceARNList`; it knows no pages then).
@@ -15,11 +16,12 @@ const BATCH: usize = 100;
 #[derive(Debug, Clone)]
 pub struct Tagging {
     client: Client,
+    line: Line,
 }
 
 impl Tagging {
-    pub(super) fn new(config: &SdkConfig) -> Self {
-        Self { client: Client::new(config) }
+    pub(super) fn new(config: &SdkConfig, line: Line) -> Self {
+        Self { client: Client::new(config), line }
     }
 
     /// The tags of these resources, by ARN. A hint: it follows changes a little late, and leaves out what never had
@@ -30,8 +32,8 @@ impl Tagging {
     pub async fn of(&self, arns: &[String]) -> Result<HashMap<String, Tags>, AwsError> {
         let mut all = HashMap::new();
         for batch in arns.chunks(BATCH) {
-            let answer = self.client.get_resources().set_resource_arn_list(Some(batch.to_vec())).send().await;
-            let answer = answer.map_err(|error| AwsError::new("tag:GetResources", &error))?;
+            let request = self.client.get_resources().set_resource_arn_list(Some(batch.to_vec()));
+            let answer = self.line.call("tag:GetResources", || request.clone().send()).await?;
             all.extend(answer.resource_tag_mapping_list().iter().filter_map(|resource| {
                 let tags = resource.tags().iter().map(|tag| (tag.key().to_owned(), tag.value().to_owned()));
                 Some((resource.resource_arn()?.to_owned(), tags.collect()))

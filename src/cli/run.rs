@@ -11,7 +11,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-use crate::aws::{PodIdentity, SessionOptions};
+use crate::aws::{Calls, PodIdentity, SessionOptions};
 use crate::cluster::{self, Election, Lost};
 use crate::controller::{self, Options};
 use crate::core::lease::{Terms, TermsError};
@@ -137,6 +137,7 @@ impl RunArgs {
                 pod: PodIdentity::read(|name| std::env::var(name).ok()),
                 http_client: None,
                 tenure,
+                calls: Calls::new(metrics.clone()),
             },
         };
         tokio::select! {

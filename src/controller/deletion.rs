@@ -8,7 +8,7 @@ use kube::runtime::controller::Action;
 use kube::{Api, ResourceExt};
 
 use crate::api::{DeletionPolicy, EcrRepository, FINALIZER, Mode};
-use crate::aws::{AwsError, Ecr, Kind};
+use crate::aws::{AwsError, Ecr, Kind, Priority};
 use crate::cluster::{What, is_conflict, is_not_found, set_finalizer};
 use crate::controller::annotations::{is_suspended, suspended};
 use crate::controller::context::Context;
@@ -92,7 +92,7 @@ async fn delete(
     registry: &Registry,
     doomed: &Doomed,
 ) -> Result<Released, Stop> {
-    let ecr = registry.ecr();
+    let ecr = registry.ecr().at(Priority::Urgent);
     let told = |error: AwsError| error.problem(&doomed.arn);
     let me = owner(object, context);
     // The object may outlive its repository by a moment: until its finalizer is off.

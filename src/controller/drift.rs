@@ -10,6 +10,7 @@ use kube::ResourceExt;
 use kube::runtime::reflector::ObjectRef;
 
 use crate::api::EcrRepository;
+use crate::aws::Priority;
 use crate::controller::context::Context;
 use crate::controller::registries::Registry;
 use crate::controller::repository_parse::{applied, desired, held};
@@ -65,7 +66,7 @@ pub(super) async fn watch(registry: &Registry, context: &Context, ask: Ask) -> O
 }
 
 async fn ask_how_it_scans(registry: &Registry, context: &Context) {
-    match registry.ecr().registry_scanning().await {
+    match registry.ecr().at(Priority::Background).registry_scanning().await {
         Ok(how) => context.registries.set_scanning(&registry.name, how),
         // It is for a message and to spare useless writes; without the permission things go on as they were.
         Err(error) => tracing::debug!(registry = registry.name, %error, "registry scanning isn't known"),
@@ -81,7 +82,8 @@ async fn compare(registry: &Registry, context: &Context, declared: &[Declared]) 
     }
     let names = held.iter().map(|(_, desired, _)| desired.name.to_string()).collect();
     let arns: Vec<_> = held.iter().map(|(_, desired, _)| desired.arn.clone()).collect();
-    let (ecr, tagging, now) = (registry.ecr(), registry.manager.tagging(), Timestamp::now());
+    let (ecr, tagging, now) =
+        (registry.ecr().at(Priority::Background), registry.manager.tagging(&registry.account), Timestamp::now());
     let (cores, tags) = futures::join!(
         context.snapshots.take(&registry.name, &ecr, names, now),
         context.snapshots.tags(&registry.name, &tagging, &arns, now)

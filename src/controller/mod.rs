@@ -7,6 +7,7 @@ mod context;
 mod deletion;
 mod drift;
 mod export;
+mod lanes;
 mod pull_secret;
 mod pull_secret_kind;
 mod pull_secret_parse;

@@ -24,6 +24,7 @@ use crate::cluster::{AccessKeys, Events, Gone, MergedSecrets, Pods, Statuses};
 use crate::controller::checks::Checks;
 use crate::controller::contests::Contests;
 use crate::controller::context::{Attempts, Changes, Context, FailingNamespaces, RegistryChange, Renewals};
+use crate::controller::lanes::{InLane, Lanes};
 use crate::controller::pull_secret_verify::Verified;
 use crate::controller::registries::Registries;
 use crate::controller::stuck_pods::{StuckPods, restart};
@@ -36,8 +37,6 @@ use crate::metrics::Metrics;
 use crate::server::Health;
 use crate::tenure::Tenure;
 
-/// Reconciles of one kind under way at once.
-const CONCURRENCY: u16 = 16;
 /// After an error of the API server, which the client has already tried again.
 const AFTER_KUBERNETES_ERROR: Duration = Duration::from_secs(2);
 
@@ -265,14 +264,15 @@ fn queues() -> (Triggers, mpsc::UnboundedSender<(String, Gone)>, Inputs) {
 async fn drive<K, Work>(
     store: Store<K>,
     input: Input<K>,
-    mut reconcile: impl FnMut(Arc<K>, Arc<Context>) -> Work + Send + 'static,
+    reconcile: impl Fn(Arc<K>, Arc<Context>) -> Work + Copy + Send + 'static,
     context: Arc<Context>,
     stop: impl Future<Output = ()> + Send + Sync + 'static,
 ) -> &'static str
 where
-    K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + Sync + 'static,
+    K: InLane + Clone + Debug + DeserializeOwned + Send + Sync + 'static,
     Work: Future<Output = Result<Action, kube::Error>> + Send + 'static,
 {
+    let lanes = Arc::new(Lanes::default());
     let asked = futures::stream::unfold(input, |mut input| async {
         let next = input.recv().await?;
         Some((next, input))
@@ -283,11 +283,18 @@ where
     };
     let (health, name) = (context.health.clone(), <K as Resource>::kind(&()));
     let queue = Controller::for_stream(futures::stream::pending(), store)
-        .with_config(Config::default().concurrency(CONCURRENCY))
+        .with_config(Config::default())
         .reconcile_on(asked)
         .graceful_shutdown_on(stop)
         .run(
-            move |object, context| guarded(object.clone(), context.clone(), reconcile(object, context)),
+            move |object, context| {
+                let lanes = lanes.clone();
+                async move {
+                    let _place = lanes.enter(object.lane()).await;
+                    // In a box from here on: those that wait are many, and small.
+                    Box::pin(guarded(object.clone(), context.clone(), reconcile(object, context))).await
+                }
+            },
             retry,
             context,
         )

@@ -14,6 +14,7 @@ pub mod names;
 pub mod ownership;
 pub mod policy;
 pub mod pull_secret;
+pub mod rate;
 pub mod reason;
 pub mod repository;
 pub mod scope;

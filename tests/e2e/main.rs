@@ -51,6 +51,7 @@ mod ownership;
 mod policies;
 mod pull_secret;
 mod pull_secret_failures;
+mod rate;
 mod registry;
 mod repository;
 mod restart;

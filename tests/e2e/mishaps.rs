@@ -49,7 +49,7 @@ async fn a_repair_that_failed_is_not_forgotten(world: World) {
     let mutable = json!({"repositoryName": "app", "imageTagMutability": "MUTABLE"});
     world.behind_the_back("PutImageTagMutability", mutable);
     world.ecr.fault(Fault {
-        times: Some(4),
+        times: Some(7),
         ..Fault::always(Matcher::operation("PutImageTagMutability"), refused("ThrottlingException"))
     });
     world.again(&world.api::<EcrRepository>(), "app").await;

@@ -73,7 +73,7 @@ impl Operator {
 
     /// Whether it says that it is the one that works.
     pub async fn leads(&self) -> bool {
-        get(&self.address, "/metrics").await.is_some_and(|answer| answer.contains("ecr_operator_leader 1"))
+        get(&self.address, "/metrics").await.is_some_and(|answer| answer.contains("\necr_operator_leader 1\n"))
     }
 
     /// Waits until it ended by itself.

@@ -16,7 +16,6 @@ fn nothing() -> Creation {
 #[tokio::test]
 async fn throttling_in_every_spelling_is_throttling() {
     let local = local().await;
-    let ecr = ecr(&local).await;
     for (code, status) in [
         ("ThrottlingException", 400),
         ("TooManyRequestsException", 429),
@@ -29,7 +28,7 @@ async fn throttling_in_every_spelling_is_throttling() {
             Matcher::operation("DescribeRepositories"),
             Action::Before { code: code.to_owned(), status },
         ));
-        let error = ecr.describe("app").await.unwrap_err();
+        let error = ecr(&local).await.describe("app").await.unwrap_err();
         assert_eq!(error.kind, Kind::Throttled, "{code} {status}");
         local.clear_faults();
     }
@@ -54,7 +53,7 @@ async fn a_lost_answer_and_a_dead_line_pass() {
     assert_eq!(ecr.describe("app").await.unwrap_err().kind, Kind::Transient);
     local.clear_faults();
     local.fault(Fault::once(Matcher::operation("CreateRepository"), Action::Lost));
-    // The SDK tries once more, and is told that it exists: what was lost was the answer.
+    // It is sent once more, and told that it exists: what was lost was the answer.
     assert_eq!(ecr.create("app", &nothing()).await.unwrap_err().kind, Kind::AlreadyExists);
 }
 

@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use local_ecr::{Action, Fault, LocalEcr, Matcher, PageQuirks};
 use serde_json::json;
 
-use crate::support::{ACCOUNT, REGION, arn, ecr, local, session};
+use crate::support::{ACCOUNT, REGION, arn, ecr, local, tagging};
 
 const NOW: Timestamp = Timestamp::UNIX_EPOCH;
 
@@ -137,7 +137,7 @@ async fn tags_of_a_hundred_repositories_a_call() {
     for arn in &arns[1..] {
         local.behind_the_back(ACCOUNT, REGION, "TagResource", tag(arn)).unwrap();
     }
-    let (tagging, snapshots) = (session(&local).await.tagging(), Snapshots::default());
+    let (tagging, snapshots) = (tagging(&local).await, Snapshots::default());
     let all = snapshots.tags("r", &tagging, &arns, NOW).await.unwrap();
     assert_eq!(all.len(), 249, "what never had a tag isn't known there");
     assert!(arns[1..].iter().all(|arn| all[arn]["of"] == *arn));
@@ -148,7 +148,7 @@ async fn tags_of_a_hundred_repositories_a_call() {
 async fn where_tags_are_denied_the_tagging_api_is_left_alone_for_an_hour() {
     let local = local().await;
     let arns: Vec<_> = fill(&local, 1).iter().map(|name| arn(name)).collect();
-    let (tagging, snapshots) = (session(&local).await.tagging(), Snapshots::default());
+    let (tagging, snapshots) = (tagging(&local).await, Snapshots::default());
     local.fault(Fault::once(Matcher::operation("GetResources"), denied()));
     assert_eq!(snapshots.tags("r", &tagging, &arns, NOW).await.unwrap_err().kind, Kind::Denied);
     for (later, calls) in [(59, 1), (60, 2)] {

@@ -1,7 +1,7 @@
 //! A local ECR in process, and a session with it.
 
 use aws_smithy_runtime_api::client::http::SharedHttpClient;
-use ecr_operator::aws::{Credentials, Ecr, Endpoint, Session, SessionOptions, StaticKey};
+use ecr_operator::aws::{Credentials, Ecr, Endpoint, Session, SessionOptions, StaticKey, Tagging};
 use ecr_operator::core::names::{AccountId, Region};
 use ecr_operator::core::token::Secret;
 use local_ecr::{Config, LocalEcr};
@@ -35,6 +35,10 @@ pub async fn session_as(local: &LocalEcr, id: &str, secret: &str) -> Session {
 
 pub async fn ecr(local: &LocalEcr) -> Ecr {
     session(local).await.ecr(&AccountId::parse(ACCOUNT).unwrap())
+}
+
+pub async fn tagging(local: &LocalEcr) -> Tagging {
+    session(local).await.tagging(&AccountId::parse(ACCOUNT).unwrap())
 }
 
 /// The ARN of a repository.

@@ -1,0 +1,81 @@
+//! AWS grants only so many calls a second: the operator learns how many, and nobody notices but by the time it takes.
+
+use ecr_operator::api::EcrRepository;
+use kube::api::ListParams;
+use local_ecr::{Action, Fault, Matcher, Outcome, RateLimit};
+use serde_json::json;
+
+use crate::support::world::World;
+
+async fn ready(world: &World) -> usize {
+    let all = world.api::<EcrRepository>().list(&ListParams::default()).await.unwrap().items;
+    let is_ready = |object: &&EcrRepository| {
+        let conditions = object.status.iter().flat_map(|status| &status.conditions);
+        conditions.into_iter().any(|condition| condition.type_ == "Ready" && condition.status == "True")
+    };
+    all.iter().filter(is_ready).count()
+}
+
+#[tokio::test]
+async fn an_account_that_grants_twenty_creations_a_second_is_hardly_ever_asked_for_more() {
+    let world = World::new("rate").await;
+    world.ecr.rate_limit(RateLimit::new(Matcher::operation("CreateRepository"), 20.0, 4.0));
+    let names: Vec<_> = (0..100).map(|n| format!("app-{n}")).collect();
+    for name in &names {
+        world.repository(name, json!({})).await;
+    }
+    for name in &names {
+        world.repository_says(name, "True", "Ready").await;
+        let events = world.events(name).await;
+        assert!(!events.iter().any(|reason| reason == "Throttled"), "{name} was told of it: {events:?}");
+    }
+    let calls = world.ecr.calls_of("CreateRepository");
+    let throttled = calls.iter().filter(|call| call.outcome != Outcome::Ok).count();
+    assert_eq!(calls.len() - throttled, 100);
+    assert!(throttled <= 15, "{throttled} calls were throttled");
+}
+
+#[tokio::test]
+async fn throttling_by_any_name_is_waited_out() {
+    let world = World::new("spellings").await;
+    for (n, (code, status)) in [
+        ("ThrottlingException", 400),
+        ("TooManyRequestsException", 429),
+        ("Throttling", 400),
+        ("RequestLimitExceeded", 503),
+        ("SlowDown", 503),
+        ("SomethingNew", 429),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let throttled = Action::Before { code: code.to_owned(), status };
+        world.ecr.fault(Fault { times: Some(2), ..Fault::always(Matcher::operation("CreateRepository"), throttled) });
+        let name = format!("app-{n}");
+        world.repository(&name, json!({})).await;
+        world.repository_says(&name, "True", "Ready").await;
+        let events = world.events(&name).await;
+        assert!(!events.iter().any(|reason| reason == "Throttled"), "{code}: {events:?}");
+    }
+    assert_eq!(world.ecr.calls_of("CreateRepository").len(), 18);
+}
+
+#[tokio::test]
+async fn one_throttled_account_does_not_slow_another() {
+    let (slow, quick) = (World::new("slow").await, World::new("quick").await);
+    slow.ecr.rate_limit(RateLimit::new(Matcher::operation("CreateRepository"), 1.0, 1.0));
+    for n in 0..60 {
+        slow.repository(&format!("app-{n}"), json!({})).await;
+    }
+    for n in 0..20 {
+        quick.repository(&format!("app-{n}"), json!({})).await;
+    }
+    for n in 0..20 {
+        quick.repository_says(&format!("app-{n}"), "True", "Ready").await;
+    }
+    assert!(ready(&slow).await < 60, "the slow one is still at it");
+    slow.ecr.clear_faults();
+    for n in 0..60 {
+        slow.repository_says(&format!("app-{n}"), "True", "Ready").await;
+    }
+}
