@@ -79,11 +79,18 @@ impl Session {
         endpoint: &Endpoint,
         options: &SessionOptions,
     ) -> Self {
-        // Identities are asked for by STS, whose calls are few; the SDK tries those again.
+        // Retries are the operator's own, with what it knows of the object and of the account's rate.
         let mut loader = aws_config::defaults(BehaviorVersion::latest())
             .region(aws_config::Region::new(region.as_str().to_owned()))
-            .retry_config(RetryConfig::standard().with_max_attempts(2))
-            .timeout_config(timeouts(Duration::from_secs(35)))
+            .retry_config(RetryConfig::standard().with_max_attempts(1))
+            .timeout_config(
+                TimeoutConfig::builder()
+                    .connect_timeout(Duration::from_secs(4))
+                    .operation_attempt_timeout(Duration::from_secs(15))
+                    // With what it takes to have the identity's credentials.
+                    .operation_timeout(Duration::from_secs(35))
+                    .build(),
+            )
             .use_fips(endpoint.fips)
             .use_dual_stack(endpoint.dual_stack);
         if let Ok(name) = AppName::new("ecr-operator") {
@@ -97,13 +104,8 @@ impl Session {
         }
         let unsigned = loader.no_credentials().load().await;
         let keyring = Arc::new(Keyring::new(credentials, &unsigned, options));
-        let config = unsigned
-            .into_builder()
-            .credentials_provider(SharedCredentialsProvider::new(Provider(keyring.clone())))
-            // All other retries are the operator's own, with what it knows of the object and of the account's rate.
-            .retry_config(RetryConfig::standard().with_max_attempts(1))
-            .timeout_config(timeouts(Duration::from_secs(20)))
-            .build();
+        let provider = SharedCredentialsProvider::new(Provider(keyring.clone()));
+        let config = unsigned.into_builder().credentials_provider(provider).build();
         let whose = format!("{credentials:?}");
         let line = options.calls.line(Err(&whose), region.as_str(), endpoint.url.as_deref()).at(Priority::Urgent);
         Self {
@@ -189,13 +191,4 @@ impl Session {
         let life = Life::of(now, expires_at.as_ref().and_then(timestamp));
         Ok((Secret::new(token), life.map_err(|fault| faulty(call, &fault.to_string()))?))
     }
-}
-
-/// For one attempt, and for all of a call's.
-fn timeouts(all: Duration) -> TimeoutConfig {
-    TimeoutConfig::builder()
-        .connect_timeout(Duration::from_secs(5))
-        .operation_attempt_timeout(Duration::from_secs(15))
-        .operation_timeout(all)
-        .build()
 }

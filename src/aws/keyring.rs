@@ -15,7 +15,7 @@ use tokio::sync::Mutex;
 use crate::aws::credentials::{Credentials, IdentityTokens, Role, SESSION_NAME, StaticKey};
 use crate::aws::error::with_causes;
 use crate::aws::sts::Sts;
-use crate::aws::{AwsError, Caller, Kind, SessionOptions};
+use crate::aws::{AwsError, Caller, Kind, Priority, SessionOptions};
 use crate::core::trust::Principal;
 
 /// Credentials are renewed so long before they end, or at three quarters of their life if that is later.
@@ -52,13 +52,16 @@ struct Held {
 impl Keyring {
     /// Nothing is asked before credentials are. `unsigned` has none.
     pub fn new(credentials: &Credentials, unsigned: &SdkConfig, options: &SessionOptions) -> Self {
+        let whose = format!("{credentials:?}");
+        let region = unsigned.region().map(ToString::to_string).unwrap_or_default();
+        let line = options.calls.line(Err(&whose), &region, unsigned.endpoint_url()).at(Priority::Urgent);
         let source = match credentials {
             Credentials::AccessKey(key) => Source::Key(key.clone()),
             Credentials::WebIdentity(role, tokens) => Source::Token(role.clone(), tokens.clone()),
             Credentials::AssumeRole(role, by) => Source::Role(role.clone(), Box::new(Self::new(by, unsigned, options))),
             Credentials::Ambient => ambient(unsigned, options),
         };
-        Self { source, sts: Sts::new(unsigned.clone()), held: Mutex::default(), owner: Mutex::default() }
+        Self { source, sts: Sts::new(unsigned.clone(), line), held: Mutex::default(), owner: Mutex::default() }
     }
 
     /// The identity's own credentials. Where renewal fails, the last ones as long as they live.

@@ -7,6 +7,7 @@ use aws_sdk_sts::types::{Credentials as Issued, Tag};
 
 use crate::aws::credentials::{IdentityTokens, Role, SESSION_NAME};
 use crate::aws::error::{faulty, incomplete};
+use crate::aws::limiter::Line;
 use crate::aws::{AwsError, Caller, Kind};
 use crate::core::names::AccountId;
 use crate::core::trust;
@@ -15,12 +16,13 @@ use crate::core::trust;
 #[derive(Debug, Clone)]
 pub(super) struct Sts {
     unsigned: SdkConfig,
+    line: Line,
 }
 
 impl Sts {
     /// With the endpoint, Region, time-outs and HTTP client of `unsigned`, which holds no credentials.
-    pub fn new(unsigned: SdkConfig) -> Self {
-        Self { unsigned }
+    pub fn new(unsigned: SdkConfig, line: Line) -> Self {
+        Self { unsigned, line }
     }
 
     fn signed(&self, by: &AwsCredentials) -> aws_sdk_sts::Client {
@@ -31,8 +33,8 @@ impl Sts {
     /// Whose credentials these are. Needs no permission.
     pub async fn caller(&self, credentials: &AwsCredentials) -> Result<Caller, AwsError> {
         const CALL: &str = "sts:GetCallerIdentity";
-        let answer = self.signed(credentials).get_caller_identity().send().await;
-        let answer = answer.map_err(|error| AwsError::new(CALL, &error))?;
+        let client = self.signed(credentials);
+        let answer = self.line.call(CALL, || client.get_caller_identity().send()).await?;
         let account = answer.account().and_then(|account| AccountId::parse(account).ok());
         match (account, answer.arn()) {
             (Some(account), Some(arn)) => Ok(Caller { account, arn: arn.to_owned() }),
@@ -50,7 +52,7 @@ impl Sts {
         const CALL: &str = "sts:AssumeRole";
         let tags = role.tags.iter().map(|(key, value)| Tag::builder().key(key).value(value).build());
         let tags = tags.collect::<Result<Vec<_>, _>>().map_err(|error| faulty(CALL, &error.to_string()))?;
-        let answer = self
+        let request = self
             .signed(by)
             .assume_role()
             .role_arn(&role.arn)
@@ -58,13 +60,11 @@ impl Sts {
             .set_external_id(role.external_id.clone())
             .set_tags((!tags.is_empty()).then_some(tags))
             .set_duration_seconds(role.duration)
-            .set_policy(policy.map(str::to_owned))
-            .send()
-            .await;
-        match answer {
+            .set_policy(policy.map(str::to_owned));
+        match self.line.call(CALL, || request.clone().send()).await {
             Ok(answer) => issued(CALL, answer.credentials()),
             Err(error) => {
-                let error = packed(AwsError::new(CALL, &error), policy);
+                let error = packed(error, policy);
                 if error.kind != Kind::Denied || error.code != "AccessDenied" {
                     return Err(error);
                 }
@@ -86,19 +86,17 @@ impl Sts {
     ) -> Result<AwsCredentials, AwsError> {
         const CALL: &str = "sts:AssumeRoleWithWebIdentity";
         let token = tokens.token().await?;
-        let answer = aws_sdk_sts::Client::new(&self.unsigned)
+        let request = aws_sdk_sts::Client::new(&self.unsigned)
             .assume_role_with_web_identity()
             .role_arn(&role.arn)
             .role_session_name(&role.session_name)
             .web_identity_token(token.expose())
             .set_duration_seconds(role.duration)
-            .set_policy(policy.map(str::to_owned))
-            .send()
-            .await;
-        match answer {
+            .set_policy(policy.map(str::to_owned));
+        match self.line.call(CALL, || request.clone().send()).await {
             Ok(answer) => issued(CALL, answer.credentials()),
             Err(error) => {
-                let error = packed(AwsError::new(CALL, &error), policy);
+                let error = packed(error, policy);
                 match trust::of_token(&role.arn, token.expose()) {
                     Some(statement) if error.kind == Kind::Denied => Err(untrusted(error, &role.arn, &statement)),
                     _ => Err(error),
@@ -111,7 +109,8 @@ impl Sts {
     pub async fn federate(&self, by: &AwsCredentials, policy: &str) -> Result<AwsCredentials, AwsError> {
         const CALL: &str = "sts:GetFederationToken";
         let request = self.signed(by).get_federation_token().name(SESSION_NAME).policy(policy);
-        let answer = request.send().await.map_err(|error| packed(AwsError::new(CALL, &error), Some(policy)))?;
+        let answer = self.line.call(CALL, || request.clone().send()).await;
+        let answer = answer.map_err(|error| packed(error, Some(policy)))?;
         issued(CALL, answer.credentials())
     }
 }

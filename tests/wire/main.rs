@@ -3,6 +3,7 @@
 
 mod errors;
 mod identities;
+mod lanes;
 mod registries;
 mod repositories;
 mod snapshots;

@@ -1,0 +1,85 @@
+//! How each call finds its way: only as long as this process may work, and each API with what is known of it alone.
+
+use aws_smithy_runtime_api::client::http::SharedHttpClient;
+use ecr_operator::api::TokenAccess;
+use ecr_operator::aws::{Calls, Credentials, Endpoint, Kind, Role, Session, SessionOptions, StaticKey};
+use ecr_operator::core::names::{AccountId, Region};
+use ecr_operator::core::scope::Scope;
+use ecr_operator::core::token::{Secret, Service};
+use ecr_operator::metrics::Metrics;
+use ecr_operator::tenure::Tenure;
+use local_ecr::{Action, Fault, LocalEcr, Matcher};
+use serde_json::json;
+
+use crate::support::{ACCOUNT, REGION, local};
+
+const ROLE: &str = "arn:aws:iam::123456789012:role/manager";
+
+async fn session(local: &LocalEcr, credentials: &Credentials, options: SessionOptions) -> Session {
+    let options = SessionOptions { http_client: Some(SharedHttpClient::new(local.connector())), ..options };
+    Session::new(credentials, &Region::parse(REGION).unwrap(), &Endpoint::default(), &options).await
+}
+
+fn admin() -> Credentials {
+    let config = local_ecr::Config::default();
+    Credentials::AccessKey(StaticKey {
+        access_key_id: config.access_key,
+        secret_access_key: Secret::new(config.secret_key),
+        session_token: None,
+    })
+}
+
+fn account() -> AccountId {
+    AccountId::parse(ACCOUNT).unwrap()
+}
+
+fn throttled(operation: &str, times: u32) -> Fault {
+    let throttling = Action::Before { code: "Throttling".to_owned(), status: 400 };
+    Fault { times: Some(times), ..Fault::always(Matcher::operation(operation), throttling) }
+}
+
+#[tokio::test]
+async fn a_throttled_identity_teaches_nothing_about_the_call_that_needed_it() {
+    let local = local().await;
+    let statement = json!({"Effect": "Allow", "Principal": {"AWS": ACCOUNT}, "Action": "sts:AssumeRole"});
+    let everything = json!({"Statement": {"Effect": "Allow", "Action": "*", "Resource": "*"}});
+    let role = json!({"name": "manager", "trust": {"Statement": statement}, "policies": [everything]});
+    let seed = json!({"accounts": [{"id": ACCOUNT, "roles": [role]}]});
+    local.seed(&serde_json::from_value(seed).unwrap()).unwrap();
+    let metrics = Metrics::default();
+    let role = Role::new(ROLE.to_owned(), "ecr-operator-default".to_owned());
+    let options = SessionOptions { calls: Calls::new(metrics.clone()), ..SessionOptions::default() };
+    let session = session(&local, &Credentials::AssumeRole(role, Box::new(admin())), options).await;
+
+    local.fault(throttled("AssumeRole", 2));
+    assert_eq!(session.ecr(&account()).describe("app").await.unwrap(), None);
+    assert_eq!(local.calls_of("AssumeRole").len(), 3, "tried again, in a lane of its own");
+    assert_eq!(local.calls_of("DescribeRepositories").len(), 1);
+
+    local.fault(throttled("AssumeRole", 1000));
+    let scope = Scope::repositories(TokenAccess::Pull, vec![account()], vec!["team-a/*".to_owned()]);
+    let error = session.mint(Service::Private, &scope).await.unwrap_err();
+    assert_eq!((error.call, error.kind), ("sts:AssumeRole", Kind::Throttled));
+    let text = metrics.text().unwrap();
+    let learned: Vec<_> = text.lines().filter(|line| line.starts_with("ecr_operator_aws_learned_rate{")).collect();
+    assert!(learned.len() == 1 && learned[0].contains("api=\"sts:AssumeRole\""), "{learned:?}");
+}
+
+#[tokio::test]
+async fn who_does_not_lead_asks_ecr_for_nothing_least_of_all_a_token() {
+    let local = local().await;
+    let tenure = Tenure::unlimited();
+    let options = SessionOptions { tenure: tenure.clone(), ..SessionOptions::default() };
+    let session = session(&local, &admin(), options).await;
+    session.mint(Service::Private, &Scope::Identity).await.unwrap();
+    local.clear_calls();
+
+    tenure.end();
+    let ecr = session.ecr(&account());
+    let error = ecr.describe("app").await.unwrap_err();
+    assert!(error.kind == Kind::Transient && error.message.contains("isn't the leader"), "{error}");
+    assert!(ecr.delete("app", true).await.is_err());
+    assert!(session.mint(Service::Private, &Scope::Identity).await.is_err());
+    assert!(session.mint(Service::Public, &Scope::Identity).await.is_err());
+    assert!(local.calls().is_empty(), "{:?}", local.calls());
+}
