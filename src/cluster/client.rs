@@ -4,28 +4,43 @@ use std::time::Duration;
 
 use http::{Method, Request};
 use kube::Client;
+use kube::client::retry::RetryPolicy;
 use kube::client::{Body, ClientBuilder};
+use tower::buffer::BufferLayer;
 use tower::filter::FilterLayer;
+use tower::retry::RetryLayer;
 use tower::timeout::TimeoutLayer;
 
 use crate::tenure::{NotLeading, Tenure};
 
-/// To begin with an answer; a watch goes on as long as it likes.
+/// To connect: no write waits for that longer than passes between a leader's last moment and the next one's first.
+const CONNECT: Duration = Duration::from_secs(4);
+/// To begin with an answer, all tries together; a watch goes on as long as it likes.
 const ANSWER: Duration = Duration::from_secs(30);
 /// Between two parts of an answer. A watch that nothing happens on gets a bookmark about once a minute: one that is silent
 /// for longer is a connection that broke unnoticed.
 const SILENCE: Duration = Duration::from_mins(3);
 
-/// Reads at any time, and writes while `tenure` lasts: asked as each request is about to leave.
+/// Requests that wait for their turn to be sent, which each gets at once.
+const AT_ONCE: usize = 1024;
+
+/// Reads at any time, and writes while `tenure` lasts: asked as each request is about to leave, and again where an API
+/// server that is overloaded said to send it later.
 ///
 /// # Errors
 /// Where the configuration is of no use.
 pub fn client(mut config: kube::Config, tenure: Tenure) -> Result<Client, kube::Error> {
-    config.connect_timeout = Some(Duration::from_secs(10));
+    config.connect_timeout = Some(CONNECT);
     (config.read_timeout, config.reset_reader_on_write) = (Some(SILENCE), true);
-    let fence = move |request: Request<Body>| admit(request, &tenure);
-    let builder = ClientBuilder::try_from(config)?.with_layer(&TimeoutLayer::new(ANSWER));
-    Ok(builder.with_layer(&FilterLayer::new(fence)).build())
+    // The client's own retries would be within the fence.
+    config.default_retry = false;
+    let fence = FilterLayer::new(move |request: Request<Body>| admit(request, &tenure));
+    Ok(ClientBuilder::try_from(config)?
+        .with_layer(&fence)
+        .with_layer(&BufferLayer::new(AT_ONCE))
+        .with_layer(&RetryLayer::new(RetryPolicy::server_retry()))
+        .with_layer(&TimeoutLayer::new(ANSWER))
+        .build())
 }
 
 fn admit<T>(request: Request<T>, tenure: &Tenure) -> Result<Request<T>, NotLeading> {

@@ -89,9 +89,9 @@ impl Election {
         Ok(())
     }
 
-    /// One look, and what follows from it.
+    /// One look, and what follows from it; a second one where somebody else was quicker.
     async fn turn(&mut self) -> Result<(), Lost> {
-        loop {
+        for _ in 0..4 {
             match self.candidate.next(self.now()) {
                 Next::Look => match self.look().await {
                     Ok(()) => {}
@@ -117,6 +117,7 @@ impl Election {
                 }
             }
         }
+        Ok(())
     }
 
     async fn look(&mut self) -> Result<(), Failed> {

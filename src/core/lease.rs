@@ -104,7 +104,8 @@ pub struct Candidate {
     sure: bool,
     /// The UID of the Lease that it may work under.
     under: Option<String>,
-    /// From when a claim to it counts: who creates a Lease waits, since another may still work under one that was deleted.
+    /// From when a claim to it counts: who creates a Lease where there was another waits, since somebody may still work
+    /// under that one. The first Lease of all is good at once.
     from: Moment,
     /// Until when it may work; set once it held the Lease.
     until: Option<Moment>,
@@ -184,10 +185,10 @@ impl Candidate {
         }
     }
 
-    /// A Lease of its own that wasn't there before is one that it created; the answer to that may have been lost.
+    /// A Lease of its own in place of another is one that it created; the answer to that may have been lost.
     fn settle(&mut self, put_back: bool, now: Moment) {
         let Some(uid) = self.lease().map(|lease| lease.uid.clone()) else { return };
-        if self.under.as_ref() != Some(&uid) && self.has_lease() && !put_back {
+        if self.under.as_ref().is_some_and(|under| *under != uid) && self.has_lease() && !put_back {
             self.from = now + self.terms.duration;
         }
         self.under = Some(uid);

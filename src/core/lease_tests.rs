@@ -77,8 +77,21 @@ fn anew(holder: &str, uid: &str) -> Record {
 }
 
 #[test]
-fn who_creates_a_lease_works_only_once_nobody_works_under_one_that_was_deleted() {
+fn the_first_lease_of_all_is_good_at_once() {
     let mut me = looked(None, s(0));
+    me.claimed(anew("me", "v"), s(0), s(1));
+    assert!(me.holds(s(1)));
+    let mut lost = looked(None, s(0));
+    lost.doubt();
+    lost.observe(Some(anew("me", "v")), s(4));
+    lost.claimed(anew("me", "v"), s(4), s(4));
+    assert!(lost.holds(s(4)), "also where the answer to its creation was lost");
+}
+
+#[test]
+fn who_creates_a_lease_anew_works_only_once_nobody_works_under_one_that_was_deleted() {
+    let mut me = looked(Some(record(Some("other"), "1")), s(0));
+    me.observe(None, s(0));
     me.claimed(anew("me", "v"), s(0), s(1));
     assert!(!me.holds(s(1)));
     assert!(!me.release(s(1)), "nor may another begin: it isn't released");
@@ -221,8 +234,9 @@ impl World {
         let (at, n, event) = self.events.swap_remove(earliest);
         self.now = at;
         match self.random(400) {
-            0 => self.lease = None,
-            1 => {
+            // Whoever starts at the very time at which the Lease is deleted takes it for the first start of all.
+            0 if self.processes.iter().all(|process| process.candidate.under.is_some()) => self.lease = None,
+            1 if self.lease.is_some() => {
                 self.processes[n] = self.process();
                 self.events.retain(|(_, of, event)| *of != n || matches!(event, Event::Request(..)));
                 return self.events.push((self.now, n, Event::Turn));
@@ -263,8 +277,11 @@ impl World {
             }
             // It ends, and another process starts in its place.
             Next::Lost(_) => {
-                self.processes[n] = self.process();
-                return self.events.push((self.now, n, Event::Turn));
+                let after = if self.lease.is_some() { Duration::ZERO } else { TERMS.retry };
+                if after.is_zero() {
+                    self.processes[n] = self.process();
+                }
+                return self.events.push((self.now + after, n, Event::Turn));
             }
         };
         self.requests += 1;

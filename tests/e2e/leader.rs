@@ -66,6 +66,18 @@ async fn versions(world: &World) -> BTreeMap<String, Option<String>> {
     all.items.into_iter().map(|object| (object.name_any(), object.resource_version())).collect()
 }
 
+/// Of each call to AWS, in milliseconds, where many are to be under way.
+const LATENCY: u64 = 500;
+
+/// Until nothing was answered for a while, and so nothing sent.
+async fn until_all_wait(world: &World) {
+    let mut answered = 0;
+    while answered != world.ecr.calls().len() {
+        answered = world.ecr.calls().len();
+        tokio::time::sleep(Duration::from_millis(LATENCY / 3)).await;
+    }
+}
+
 #[tokio::test]
 async fn one_of_two_works_and_the_other_takes_over_when_it_is_killed() {
     let (cluster, _turn) = cluster().await;
@@ -106,7 +118,7 @@ async fn a_leader_that_was_stopped_for_a_while_writes_nothing_when_it_goes_on() 
     let (cluster, _turn) = cluster().await;
     let (first, second) = two(cluster, "stopped", &SHORT).await;
     let world = World::at(cluster, "stopped").await;
-    world.ecr.fault(Fault::always(Matcher::default(), Action::Delay { millis: 200 }));
+    world.ecr.fault(Fault::always(Matcher::default(), Action::Delay { millis: LATENCY }));
     let names: Vec<_> = (0..40).map(|n| format!("app-{n}")).collect();
     let spec = json!({
         "deletionPolicy": "Delete",
@@ -116,8 +128,10 @@ async fn a_leader_that_was_stopped_for_a_while_writes_nothing_when_it_goes_on() 
     for name in &names {
         world.repository(name, spec.clone()).await;
     }
-    // Amid its work: many passes have more to write.
+    // Amid its work: many passes have more to write. But not just between the last check and the network, which nothing
+    // could help: all that was sent waits for its answer.
     world.ecr.wait_for_calls(10, Duration::from_secs(30), |call| call.operation == "CreateRepository").await;
+    until_all_wait(&world).await;
     first.signal("STOP");
     for name in &names {
         world.repository_says(name, "True", "Ready").await;

@@ -144,13 +144,10 @@ pub async fn install(cluster: &Cluster) -> PathBuf {
         ])
         .await;
     let namespace = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE}}).to_string();
-    // Nobody's, as after an operator that ended well: who finds none at all waits a while.
-    let lease = json!({"apiVersion": "coordination.k8s.io/v1", "kind": "Lease", "metadata": {"name": "ecr-operator"}, "spec": {"leaseDurationSeconds": 1}});
     for manifest in [namespace, rendered] {
         let applied = cluster.kubectl(&["apply", "-n", NAMESPACE, "-f", "-"], &manifest).await;
         assert!(applied.ok, "{}", applied.text);
     }
-    cluster.kubectl(&["create", "-n", NAMESPACE, "-f", "-"], &lease.to_string()).await;
     let token = cluster.kubectl(&["create", "token", "ecr-operator", "-n", NAMESPACE, "--duration", "24h"], "").await;
     assert!(token.ok, "{}", token.text);
     let kubeconfig = cluster.kubeconfig().with_file_name("operator.kubeconfig");
