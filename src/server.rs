@@ -32,6 +32,8 @@ struct Parts {
     stage: AtomicU8,
     /// When each loop last moved.
     beats: Mutex<BTreeMap<String, Instant>>,
+    /// Kinds that can't be watched, and what for.
+    unseen: Mutex<BTreeMap<String, String>>,
 }
 
 impl Health {
@@ -43,6 +45,16 @@ impl Health {
     /// It is about to end.
     pub fn stopping(&self) {
         self.0.stage.store(STOPPING, Ordering::Relaxed);
+    }
+
+    /// This kind can't be watched, for a reason that somebody has to do something about.
+    pub fn cannot_see(&self, kind: &str, why: &str) {
+        self.0.unseen.lock().unwrap_or_else(PoisonError::into_inner).insert(kind.to_owned(), why.to_owned());
+    }
+
+    /// This kind is watched.
+    pub fn sees(&self, kind: &str) {
+        self.0.unseen.lock().unwrap_or_else(PoisonError::into_inner).remove(kind);
     }
 
     /// This loop moves.
@@ -64,11 +76,14 @@ impl Health {
         }
     }
 
-    fn readiness(&self) -> (StatusCode, &'static str) {
+    fn readiness(&self) -> (StatusCode, String) {
+        let unseen = self.0.unseen.lock().unwrap_or_else(PoisonError::into_inner);
+        let waits: Vec<_> = unseen.iter().map(|(kind, why)| format!("{kind}: {why}\n")).collect();
         match self.0.stage.load(Ordering::Relaxed) {
-            READY => (StatusCode::OK, "ok\n"),
-            STOPPING => (StatusCode::SERVICE_UNAVAILABLE, "stopping\n"),
-            _ => (StatusCode::SERVICE_UNAVAILABLE, "objects are being read\n"),
+            STOPPING => (StatusCode::SERVICE_UNAVAILABLE, "stopping\n".to_owned()),
+            _ if !waits.is_empty() => (StatusCode::SERVICE_UNAVAILABLE, waits.concat()),
+            READY => (StatusCode::OK, "ok\n".to_owned()),
+            _ => (StatusCode::SERVICE_UNAVAILABLE, "objects are being read\n".to_owned()),
         }
     }
 }
@@ -104,10 +119,7 @@ pub async fn serve(listener: TcpListener, health: Health, metrics: Metrics) {
 fn answer(request: &Request<Incoming>, health: &Health, metrics: &Metrics) -> Response<Full<Bytes>> {
     let (status, body) = match (request.method(), request.uri().path()) {
         (&Method::GET, "/healthz") => health.liveness(Instant::now()),
-        (&Method::GET, "/readyz") => {
-            let (status, text) = health.readiness();
-            (status, text.to_owned())
-        }
+        (&Method::GET, "/readyz") => health.readiness(),
         (&Method::GET, "/metrics") => match metrics.text() {
             Ok(text) => (StatusCode::OK, text),
             Err(_) => (StatusCode::INTERNAL_SERVER_ERROR, "metrics can't be written\n".to_owned()),
@@ -122,6 +134,21 @@ fn answer(request: &Request<Incoming>, health: &Health, metrics: &Metrics) -> Re
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn readiness_names_what_is_missing_and_forgets_it_once_it_is_there() {
+        let health = Health::default();
+        assert_eq!(health.readiness().0, StatusCode::SERVICE_UNAVAILABLE);
+        health.ready();
+        assert_eq!(health.readiness().0, StatusCode::OK);
+        health.cannot_see("EcrRegistry", "no such kind");
+        assert_eq!(health.readiness(), (StatusCode::SERVICE_UNAVAILABLE, "EcrRegistry: no such kind\n".to_owned()));
+        assert_eq!(health.liveness(Instant::now()).0, StatusCode::OK, "a new process would see no more");
+        health.sees("EcrRegistry");
+        assert_eq!(health.readiness().0, StatusCode::OK);
+        health.stopping();
+        assert_eq!(health.readiness().0, StatusCode::SERVICE_UNAVAILABLE);
+    }
 
     #[test]
     fn a_loop_that_does_not_move_is_told_and_one_that_ended_is_not() {

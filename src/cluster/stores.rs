@@ -16,6 +16,7 @@ use kube::{Api, Resource, ResourceExt};
 use serde::de::DeserializeOwned;
 
 use crate::api::{FINALIZER, RECONCILE_AT, SUSPEND};
+use crate::server::Health;
 
 /// What a watch saw; the store shows it already.
 #[derive(Debug)]
@@ -29,10 +30,11 @@ pub enum Change<'a, K> {
 }
 
 /// Watches `api`: a store, and the task that keeps it until it is dropped. `prune` drops from each object what nobody
-/// reads; `on` is told of changes.
+/// reads; `on` is told of changes, `health` where there is nothing to watch.
 pub fn watch<K>(
     api: Api<DeserializeGuard<K>>,
     config: watcher::Config,
+    health: Health,
     prune: impl Fn(&mut K) + Send + 'static,
     on: impl FnMut(Change<'_, K>) + Send + 'static,
 ) -> (Store<K>, impl Future<Output = ()> + Send)
@@ -40,7 +42,9 @@ where
     K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + Sync + 'static,
 {
     let events = watcher(api, config).default_backoff();
-    keep(events.filter_map(move |event| std::future::ready(event.map(|event| readable(event, &prune)).transpose())), on)
+    let readable =
+        move |event: Result<_, _>| std::future::ready(event.map(|event| readable(event, &prune)).transpose());
+    keep(events.filter_map(readable), health, on)
 }
 
 /// The same for the metadata of objects: the API server is asked for nothing else. A guard around the type would undo that:
@@ -48,17 +52,19 @@ where
 pub fn watch_metadata<K>(
     api: Api<PartialObjectMeta<K>>,
     config: watcher::Config,
+    health: Health,
     prune: impl Fn(&mut PartialObjectMeta<K>) + Send + 'static,
     on: impl FnMut(Change<'_, PartialObjectMeta<K>>) + Send + 'static,
 ) -> (Store<PartialObjectMeta<K>>, impl Future<Output = ()> + Send)
 where
     K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + Sync + 'static,
 {
-    keep(watcher(api, config).default_backoff().modify(prune), on)
+    keep(watcher(api, config).default_backoff().modify(prune), health, on)
 }
 
 fn keep<K>(
     events: impl Stream<Item = Result<Event<K>, watcher::Error>> + Send,
+    health: Health,
     mut on: impl FnMut(Change<'_, K>) + Send + 'static,
 ) -> (Store<K>, impl Future<Output = ()> + Send)
 where
@@ -67,15 +73,21 @@ where
     let mut writer = Writer::<K>::new(());
     let store = writer.as_reader();
     let task = async move {
+        let kind = K::kind(&());
         let mut events = Box::pin(events);
         while let Some(event) = events.next().await {
             let event = match event {
                 Ok(event) => event,
                 Err(error) => {
-                    tracing::warn!(kind = %<K as Resource>::kind(&()), %error, "watch interrupted");
+                    let why = obstacle(&error);
+                    if let Some(why) = why {
+                        health.cannot_see(&kind, why);
+                    }
+                    tracing::warn!(%kind, %error, why, "watch interrupted");
                     continue;
                 }
             };
+            health.sees(&kind);
             writer.apply_watcher_event(&event);
             match &event {
                 Event::Apply(object) => on(Change::Seen(object)),
@@ -86,6 +98,22 @@ where
         }
     };
     (store, task)
+}
+
+/// What somebody has to do something about. That the API server is away, say, passes by itself.
+fn obstacle(error: &watcher::Error) -> Option<&'static str> {
+    let (watcher::Error::InitialListFailed(error) | watcher::Error::WatchStartFailed(error)) = error else {
+        return None;
+    };
+    match error {
+        kube::Error::Api(status) if status.is_not_found() => {
+            Some("the API server doesn't know this kind: install the chart ecr-operator-crds")
+        }
+        kube::Error::Api(status) if status.is_forbidden() => {
+            Some("the operator's ServiceAccount may not list and watch this kind: its ClusterRole is missing or older")
+        }
+        _ => None,
+    }
 }
 
 fn readable<K: Resource<DynamicType = ()>>(

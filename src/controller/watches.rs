@@ -17,6 +17,7 @@ use crate::cluster::{Change, Gone, Relevant, watch, watch_metadata};
 use crate::controller::context::{RegistryChange, Stores};
 use crate::controller::triggers::{Dependants, Triggers, ask};
 use crate::core::pull_secret::prune;
+use crate::server::Health;
 
 /// Starts them. What nobody reads is dropped before it is kept.
 pub fn stores(
@@ -24,20 +25,22 @@ pub fn stores(
     queues: &Triggers,
     registry_changed: &broadcast::Sender<RegistryChange>,
     gone: &mpsc::UnboundedSender<(String, Gone)>,
+    health: &Health,
     tasks: &mut JoinSet<&'static str>,
 ) -> (Stores, Dependants) {
     let all = watcher::Config::default;
     let changed = registry_changed.clone();
-    let registries = own::<EcrRegistry>(client, &queues.registries, tasks, move |_, registry| {
+    let registries = own::<EcrRegistry>(client, health, &queues.registries, tasks, move |_, registry| {
         drop(changed.send(RegistryChange { name: registry.name, first: false }));
     });
     let forget = |gone: &mpsc::UnboundedSender<(String, Gone)>| {
         let gone = gone.clone();
         move |kind: String, object: Gone| drop(gone.send((kind, object)))
     };
-    let repositories = own::<EcrRepository>(client, &queues.repositories, tasks, forget(gone));
-    let pull_secrets = own::<EcrPullSecret>(client, &queues.pull_secrets, tasks, forget(gone));
-    let cluster_pull_secrets = own::<ClusterEcrPullSecret>(client, &queues.cluster_pull_secrets, tasks, forget(gone));
+    let repositories = own::<EcrRepository>(client, health, &queues.repositories, tasks, forget(gone));
+    let pull_secrets = own::<EcrPullSecret>(client, health, &queues.pull_secrets, tasks, forget(gone));
+    let cluster_pull_secrets =
+        own::<ClusterEcrPullSecret>(client, health, &queues.cluster_pull_secrets, tasks, forget(gone));
     let dependants = Dependants {
         triggers: queues.clone(),
         repositories: repositories.clone(),
@@ -47,10 +50,11 @@ pub fn stores(
 
     let ask = dependants.clone();
     let api: Api<PartialObjectMeta<Namespace>> = Api::all(client.clone());
-    let (namespaces, task) = watch_metadata(api, all(), drop_managed_fields, move |change| match change {
-        Change::Seen(namespace) | Change::Gone(namespace) => ask.of_namespace(namespace),
-        Change::Relisted => ask.all(),
-    });
+    let (namespaces, task) =
+        watch_metadata(api, all(), health.clone(), drop_managed_fields, move |change| match change {
+            Change::Seen(namespace) | Change::Gone(namespace) => ask.of_namespace(namespace),
+            Change::Relisted => ask.all(),
+        });
     tasks.spawn(named(task, "watch of namespaces"));
 
     let ask = dependants.clone();
@@ -59,6 +63,7 @@ pub fn stores(
     let (secrets, task) = watch_metadata(
         api,
         all().labels(OWNER_UID),
+        health.clone(),
         |secret| prune(&mut secret.metadata),
         move |change| match change {
             Change::Seen(secret) | Change::Gone(secret) => ask.of_secret(secret),
@@ -69,7 +74,7 @@ pub fn stores(
 
     let ask = dependants.clone();
     let api: Api<DeserializeGuard<ServiceAccount>> = Api::all(client.clone());
-    let (service_accounts, task) = watch(api, all(), drop_managed_fields, move |change| match change {
+    let (service_accounts, task) = watch(api, all(), health.clone(), drop_managed_fields, move |change| match change {
         Change::Seen(account) | Change::Gone(account) => ask.of_service_account(account),
         Change::Relisted => ask.all_pull_secrets(),
     });
@@ -84,6 +89,7 @@ pub fn stores(
 /// The watch of a kind of ours: changes that ask for work go to its queue.
 fn own<K>(
     client: &Client,
+    health: &Health,
     queue: &mpsc::UnboundedSender<ObjectRef<K>>,
     tasks: &mut JoinSet<&'static str>,
     gone: impl Fn(String, Gone) + Send + 'static,
@@ -96,19 +102,20 @@ where
     let (handle, slot) = (queue.clone(), Arc::new(std::sync::OnceLock::<Store<K>>::new()));
     let known = slot.clone();
     let kind = || <K as Resource>::kind(&()).into_owned();
-    let (store, task) = watch(api, watcher::Config::default(), drop_managed_fields, move |change| match change {
-        Change::Seen(object) => {
-            if relevant.is_new(object) {
-                ask(&handle, [object]);
+    let (store, task) =
+        watch(api, watcher::Config::default(), health.clone(), drop_managed_fields, move |change| match change {
+            Change::Seen(object) => {
+                if relevant.is_new(object) {
+                    ask(&handle, [object]);
+                }
             }
-        }
-        Change::Gone(object) => gone(kind(), relevant.forget(object)),
-        Change::Relisted => {
-            let objects = known.get().map(Store::state).unwrap_or_default();
-            relevant.missing(&objects).into_iter().for_each(|object| gone(kind(), object));
-            ask(&handle, objects.into_iter().filter(|object| relevant.is_new(&**object)));
-        }
-    });
+            Change::Gone(object) => gone(kind(), relevant.forget(object)),
+            Change::Relisted => {
+                let objects = known.get().map(Store::state).unwrap_or_default();
+                relevant.missing(&objects).into_iter().for_each(|object| gone(kind(), object));
+                ask(&handle, objects.into_iter().filter(|object| relevant.is_new(&**object)));
+            }
+        });
     let _ = slot.set(store.clone());
     tasks.spawn(named(task, "watch of our own objects"));
     store

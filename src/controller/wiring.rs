@@ -62,26 +62,15 @@ pub struct Options {
     pub sessions: SessionOptions,
 }
 
-/// Why the operator can't start or go on.
+/// A task ended that never should.
 #[derive(Debug, thiserror::Error)]
-pub enum RunError {
-    /// The API server refused something without which nothing works.
-    #[error("{what}: {error}")]
-    Kubernetes {
-        /// What was asked.
-        what: &'static str,
-        /// Its answer.
-        error: kube::Error,
-    },
-    /// A task ended that never should.
-    #[error("the {0} ended unexpectedly")]
-    Ended(&'static str),
-}
+#[error("the {0} ended unexpectedly")]
+pub struct RunError(&'static str);
 
 /// Runs until `stop` is cancelled.
 ///
 /// # Errors
-/// Where it can't start, or a part of it ends that never should.
+/// Where a part of it ends that never should.
 pub async fn run(
     client: Client,
     options: Options,
@@ -89,15 +78,11 @@ pub async fn run(
     health: Health,
     stop: CancellationToken,
 ) -> Result<(), RunError> {
-    let owner_id = match &options.owner_id {
-        Some(id) => id.clone(),
-        None => cluster_id(&client).await?,
-    };
-    tracing::info!(owner_id, namespace = options.namespace, "starting");
+    tracing::info!(namespace = options.namespace, "starting");
     let (mut tasks, mut workers) = (JoinSet::new(), JoinSet::new());
     let (queues, gone, mut inputs) = queues();
     let (registry_changed, _) = broadcast::channel(1024);
-    let (stores, dependants) = stores(&client, &queues, &registry_changed, &gone, &mut tasks);
+    let (stores, dependants) = stores(&client, &queues, &registry_changed, &gone, &health, &mut tasks);
     let (key_sender, key_changes) = mpsc::unbounded_channel();
     let keys = AccessKeys::new(client.clone(), &options.namespace, key_sender);
     tasks.spawn(relay_registries(registry_changed.subscribe(), dependants.clone()));
@@ -105,17 +90,22 @@ pub async fn run(
 
     let tenure = options.sessions.tenure.clone();
     let begin = async {
+        let owner_id = match &options.owner_id {
+            Some(id) => id.clone(),
+            None => cluster_id(&client).await,
+        };
         all_read(&stores).await;
         health.ready();
         metrics.ready();
-        tracing::info!("all objects read");
+        tracing::info!(owner_id, "all objects read");
         stand_by(&tenure, &mut inputs).await;
+        owner_id
     };
     let begins = tokio::select! {
-        () = begin => true,
-        ended = until_stopped(&stop, &mut tasks, &mut workers) => ended.map(|()| false)?,
+        owner_id = begin => Some(owner_id),
+        ended = until_stopped(&stop, &mut tasks, &mut workers) => ended.map(|()| None)?,
     };
-    if begins {
+    if let Some(owner_id) = begins {
         tracing::info!("working");
         ask(&queues.registries, stores.registries.state());
         dependants.all();
@@ -210,16 +200,23 @@ async fn until_stopped(
         Some(ended) = workers.join_next() => ended,
         else => Ok("work"),
     };
-    Err(RunError::Ended(ended.unwrap_or("task, by a panic,")))
+    Err(RunError(ended.unwrap_or("task, by a panic,")))
 }
 
 /// An installation is known in AWS by the cluster it runs in, which no user has to name.
-async fn cluster_id(client: &Client) -> Result<String, RunError> {
+async fn cluster_id(client: &Client) -> String {
     let namespaces: Api<Namespace> = Api::all(client.clone());
-    let system = namespaces.get_metadata("kube-system").await;
-    let system =
-        system.map_err(|error| RunError::Kubernetes { what: "reading the UID of namespace kube-system", error })?;
-    Ok(system.uid().unwrap_or_default())
+    let mut failures = 0;
+    loop {
+        match namespaces.get_metadata("kube-system").await {
+            Ok(system) => return system.uid().unwrap_or_default(),
+            Err(error) => {
+                failures += 1;
+                tracing::warn!(error = crate::cluster::words(&error), "the UID of namespace kube-system can't be read");
+                tokio::time::sleep(OBJECT.after(failures, "kube-system")).await;
+            }
+        }
+    }
 }
 
 type Input<K> = mpsc::UnboundedReceiver<ObjectRef<K>>;

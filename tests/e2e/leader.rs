@@ -30,7 +30,7 @@ const fn terms(duration: &'static str, renew_deadline: &'static str) -> Terms {
 }
 
 /// One cluster for these tests, which take turns: all operators in it work on the same objects.
-async fn cluster() -> (&'static Cluster, MutexGuard<'static, ()>) {
+pub async fn cluster() -> (&'static Cluster, MutexGuard<'static, ()>) {
     static CLUSTER: OnceCell<Cluster> = OnceCell::const_new();
     static TURN: Mutex<()> = Mutex::const_new(());
     let turn = TURN.lock().await;
@@ -45,7 +45,8 @@ async fn two(cluster: &Cluster, test: &str, terms: &Terms) -> (Operator, Operato
     (first, second)
 }
 
-async fn until_leads(operator: &Operator) {
+/// Waits until it does.
+pub async fn until_leads(operator: &Operator) {
     let leads = async {
         while !operator.leads().await {
             tokio::time::sleep(Duration::from_millis(20)).await;

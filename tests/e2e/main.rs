@@ -35,6 +35,7 @@ mod api_rules_pull_secret;
 mod api_rules_registry;
 mod api_rules_repository;
 mod api_rules_updates;
+mod api_server;
 mod aspects;
 mod at_once;
 mod canary;

@@ -3,9 +3,9 @@
 use std::ffi::OsStr;
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStdout, Command, Stdio};
+use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::mpsc;
+use std::sync::{Mutex, mpsc};
 use std::time::Duration;
 
 use ecr_operator::api::all_crds;
@@ -39,7 +39,8 @@ pub struct Cluster {
     kubeconfig: PathBuf,
     /// The directory of kubectl and helm.
     tools: PathBuf,
-    /// Its standard input ends with this process, and the control plane with it.
+    /// Ends with this process, and the control plane with it.
+    orders: Mutex<ChildStdin>,
     _process: Child,
 }
 
@@ -82,7 +83,8 @@ impl Cluster {
         let kubeconfig = word(&ready, "kubeconfig").into();
         let tools = Command::new(SCRIPT).args(["tools", "--control-plane-only"]).output().unwrap();
         let tools = PathBuf::from(String::from_utf8(tools.stdout).unwrap().trim());
-        Self { ready, kubeconfig, tools, _process: process }
+        let orders = Mutex::new(process.stdin.take().unwrap());
+        Self { ready, kubeconfig, tools, orders, _process: process }
     }
 
     /// What it said about itself when it was ready.
@@ -148,7 +150,22 @@ impl Cluster {
         Ran { ok: output.status.success(), text: String::from_utf8(text).unwrap() }
     }
 
-    async fn install_crds(&self) {
+    /// Kills the API server and starts it again; returns when it answers.
+    pub async fn restart_api_server(&self) {
+        let client = self.client().await;
+        writeln!(self.orders.lock().unwrap(), "restart kube-apiserver").unwrap();
+        for is_there in [false, true] {
+            let reached = async {
+                while client.apiserver_version().await.is_ok() != is_there {
+                    sleep(Duration::from_millis(20)).await;
+                }
+            };
+            timeout(PATIENCE, reached).await.unwrap_or_else(|_| panic!("answers: not {is_there} in time"));
+        }
+    }
+
+    /// Installs all kinds, as they are.
+    pub async fn install_crds(&self) {
         let client = self.client().await;
         let api = Api::<CustomResourceDefinition>::all(client.clone());
         for crd in all_crds().unwrap() {

@@ -43,6 +43,13 @@ impl Operator {
 
     /// The same, with this in its environment. It is ready, but another may be working.
     pub async fn start_with(cluster: &Cluster, name: &str, environment: &[(&str, &str)]) -> Self {
+        let operator = Self::launch(cluster, name, environment).await;
+        operator.until_ready().await;
+        operator
+    }
+
+    /// The same, but nothing is waited for.
+    pub async fn launch(cluster: &Cluster, name: &str, environment: &[(&str, &str)]) -> Self {
         let kubeconfig = install(cluster).await;
         let directory = kubeconfig.parent().unwrap();
         let log = directory.join(format!("{name}.log"));
@@ -61,9 +68,7 @@ impl Operator {
             .unwrap();
         let mut pid = String::new();
         BufReader::new(process.stdout.take().unwrap()).read_line(&mut pid).unwrap();
-        let operator = Self { process, pid: pid.trim().to_owned(), address, log };
-        operator.until_ready(&operator.address).await;
-        operator
+        Self { process, pid: pid.trim().to_owned(), address, log }
     }
 
     /// Sends it a signal, as in `STOP`.
@@ -88,14 +93,20 @@ impl Operator {
         assert!(in_time.is_ok(), "it goes on; it logged:\n{}", self.logged());
     }
 
-    async fn until_ready(&self, address: &str) {
+    /// Waits until it is.
+    pub async fn until_ready(&self) {
+        self.until_readyz("200 OK").await;
+    }
+
+    /// Waits until what it answers about being ready contains this.
+    pub async fn until_readyz(&self, wanted: &str) {
         let ready = async {
-            while !get(address, "/readyz").await.is_some_and(|answer| answer.contains("200 OK")) {
+            while !get(&self.address, "/readyz").await.is_some_and(|answer| answer.contains(wanted)) {
                 tokio::time::sleep(Duration::from_millis(20)).await;
             }
         };
         let in_time = tokio::time::timeout(Duration::from_mins(1), ready).await;
-        assert!(in_time.is_ok(), "the operator isn't ready in time; it logged:\n{}", self.logged());
+        assert!(in_time.is_ok(), "/readyz never says {wanted:?}; it logged:\n{}", self.logged());
     }
 
     /// Ends it, gracefully, and waits for that.

@@ -2,6 +2,7 @@
 
 It ends on SIGTERM, SIGINT or SIGHUP, when its parent is gone, when one of its processes ends, and, where standard
 input is a pipe or a socket, when the other side closes it: a test that is killed outright takes its cluster along.
+A line `restart NAME` there has that process killed and started anew.
 Should the supervisor itself be killed outright, the kernel kills its processes (PR_SET_PDEATHSIG).
 """
 
@@ -35,6 +36,7 @@ class Supervisor:
     def __init__(self, logs):
         self.logs = Path(logs)
         self.processes = {}
+        self._started = {}
         self._parent = os.getppid()
         self._signalled = False
         self._wake_read, self._wake_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
@@ -57,6 +59,7 @@ class Supervisor:
     def start(self, name, argv, **options):
         """Starts a process whose output goes to its log; `options` are Popen's."""
         supervisor = os.getpid()
+        self._started[name] = (argv, dict(options))
 
         def die_with_supervisor():
             _libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
@@ -90,6 +93,13 @@ class Supervisor:
             self._check()
             self._sleep(1)
 
+    def restart(self, name):
+        """Kills a process, and starts it again as it was."""
+        argv, options = self._started[name]
+        self.processes[name].kill()
+        self.processes[name].wait()
+        self.start(name, argv, **options)
+
     def kill_all(self):
         """Kills and reaps everything, newest first. Nothing of a cluster is worth a graceful end."""
         for process in reversed(self.processes.values()):
@@ -110,16 +120,21 @@ class Supervisor:
         return f"\nend of {path}:{body or ' (empty)'}"
 
     def _check(self):
-        if self._signalled or os.getppid() != self._parent or self._stdin_closed():
+        if self._signalled or os.getppid() != self._parent or self._told_to_end():
             raise Stopped
         for name, process in self.processes.items():
             if process.poll() is not None:
                 raise Failed(f"{name} ended with status {process.returncode}{self.tail(name)}")
 
-    def _stdin_closed(self):
+    def _told_to_end(self):
         while self._watch_stdin and select.select([0], [], [], 0)[0]:
-            if not os.read(0, 4096):
+            told = os.read(0, 4096)
+            if not told:
                 return True
+            for line in told.decode(errors="replace").splitlines():
+                verb, _, name = line.partition(" ")
+                if verb == "restart" and name in self._started:
+                    self.restart(name)
         return False
 
     def _sleep(self, seconds):

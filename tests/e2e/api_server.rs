@@ -1,0 +1,76 @@
+//! The API server lacks our kinds, loses them, or goes away: the operator waits, says so, and goes on.
+
+use ecr_operator::api::{EcrRepository, all_crds};
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
+use kube::ResourceExt as _;
+use kube::api::Api;
+use serde_json::json;
+
+use crate::leader::{cluster, until_leads};
+use crate::support::cluster::Cluster;
+use crate::support::operator::{Operator, get};
+use crate::support::world::World;
+
+/// Takes our kinds away, with all objects of theirs.
+async fn remove_crds(cluster: &Cluster) {
+    let mut names = vec!["delete".to_owned(), "crd".to_owned(), "--ignore-not-found".to_owned()];
+    names.extend(all_crds().unwrap().iter().map(|crd: &CustomResourceDefinition| crd.name_any()));
+    let names: Vec<_> = names.iter().map(String::as_str).collect();
+    let removed = cluster.kubectl(&names, "").await;
+    assert!(removed.ok, "{}", removed.text);
+}
+
+async fn is_alive(operator: &Operator) -> bool {
+    get(&operator.address, "/healthz").await.is_some_and(|answer| answer.contains("200 OK"))
+}
+
+#[tokio::test]
+async fn kinds_that_are_missing_or_taken_away_are_waited_for_and_named() {
+    let (cluster, _turn) = cluster().await;
+    remove_crds(cluster).await;
+    let operator = Operator::launch(cluster, "no-kinds", &[]).await;
+    for kind in ["EcrRegistry", "EcrRepository", "EcrPullSecret", "ClusterEcrPullSecret"] {
+        operator.until_readyz(&format!("\n{kind}: the API server doesn't know this kind")).await;
+    }
+    assert!(is_alive(&operator).await);
+    cluster.install_crds().await;
+    operator.until_ready().await;
+    let world = World::at(cluster, "kinds-came").await;
+    world.repository("app", json!({})).await;
+    world.repository_says("app", "True", "Ready").await;
+
+    remove_crds(cluster).await;
+    operator.until_readyz("EcrRepository: the API server doesn't know this kind: install the chart").await;
+    assert!(is_alive(&operator).await);
+    cluster.install_crds().await;
+    operator.until_ready().await;
+    let world = World::at(cluster, "kinds-came-back").await;
+    world.repository("app", json!({})).await;
+    world.repository_says("app", "True", "Ready").await;
+    assert_eq!(world.writes(), ["CreateRepository"]);
+    // It is the same process that was there from the start.
+    operator.stop();
+}
+
+#[tokio::test]
+async fn an_api_server_that_is_started_anew_is_waited_for_and_one_of_two_works_on() {
+    let (cluster, _turn) = cluster().await;
+    let first = Operator::start(cluster, "anew-first").await;
+    until_leads(&first).await;
+    let second = Operator::start(cluster, "anew-second").await;
+    let world = World::at(cluster, "anew").await;
+    world.repository("before", json!({})).await;
+    world.repository_says("before", "True", "Ready").await;
+
+    cluster.restart_api_server().await;
+    assert!(is_alive(&first).await && is_alive(&second).await);
+    world.repository("after", json!({})).await;
+    world.repository_says("after", "True", "Ready").await;
+    assert!(first.leads().await && !second.leads().await, "it was away for less than the lease lasts");
+    assert_eq!(world.writes(), ["CreateRepository", "CreateRepository"]);
+    let api: Api<EcrRepository> = world.api();
+    world.delete(&api, "after").await;
+    first.stop();
+    until_leads(&second).await;
+    second.stop();
+}
