@@ -287,7 +287,8 @@ where
             move |object, context| {
                 let lanes = lanes.clone();
                 async move {
-                    let _place = lanes.enter(object.lane()).await;
+                    let _place =
+                        lanes.enter(object.lane(), object.meta().namespace.as_deref().unwrap_or_default()).await;
                     // In a box from here on: those that wait are many, and small.
                     Box::pin(guarded(object.clone(), context.clone(), reconcile(object, context))).await
                 }

@@ -23,4 +23,5 @@ pub mod stuck_pods;
 pub mod token;
 pub mod token_slot;
 pub mod trust;
+pub mod turns;
 pub mod verify;
