@@ -30,7 +30,7 @@ const fn terms(duration: &'static str, renew_deadline: &'static str) -> Terms {
 }
 
 /// One cluster for these tests, which take turns: all operators in it work on the same objects.
-pub async fn cluster() -> (&'static Cluster, MutexGuard<'static, ()>) {
+async fn cluster() -> (&'static Cluster, MutexGuard<'static, ()>) {
     static CLUSTER: OnceCell<Cluster> = OnceCell::const_new();
     static TURN: Mutex<()> = Mutex::const_new(());
     let turn = TURN.lock().await;
@@ -112,6 +112,26 @@ async fn a_leader_that_ends_hands_over_at_once() {
     assert_eq!(after, transitions + 1);
     second.stop();
     assert_eq!(lease(&client).await.0, None, "nobody's");
+}
+
+#[tokio::test]
+async fn what_is_under_way_at_the_end_is_finished_before_another_begins() {
+    let (cluster, _turn) = cluster().await;
+    let (first, second) = two(cluster, "drain", &LONG).await;
+    let world = World::at(cluster, "drain").await;
+    world.ecr.fault(Fault::once(Matcher::operation("CreateRepository"), Action::Delay { millis: 2000 }));
+    world.repository("app", json!({"deletionPolicy": "Delete"})).await;
+    // Just before it is created.
+    let has_finalizer = |object: &EcrRepository| !object.finalizers().is_empty();
+    world.until(&world.api(), "app", "with a finalizer", has_finalizer).await;
+    first.signal("TERM");
+    first.until_gone().await;
+    let created = world.ecr.calls_of("CreateRepository");
+    assert!(created.len() == 1 && created[0].is_ok(), "{created:?}; it logged:\n{}", first.logged());
+    world.repository_says("app", "True", "Ready").await;
+    until_leads(&second).await;
+    assert_eq!(world.writes(), ["CreateRepository"], "and not made a second time");
+    second.stop();
 }
 
 #[tokio::test]

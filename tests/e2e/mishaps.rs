@@ -30,7 +30,7 @@ async fn a_policy_that_cannot_be_read_when_its_block_goes_is_taken_back_later(wo
         .await;
     world.repository_says("app", "True", "Ready").await;
     world.ecr.fault(Fault {
-        times: Some(4),
+        times: Some(7),
         ..Fault::always(Matcher::operation("GetRepositoryPolicy"), refused("ThrottlingException"))
     });
     world.clear_calls();
