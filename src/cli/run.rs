@@ -32,6 +32,10 @@ pub struct RunArgs {
     /// Where /healthz, /readyz and /metrics are served.
     #[arg(long, env = "ECR_OPERATOR_LISTEN", value_name = "ADDRESS", default_value = "0.0.0.0:8080")]
     listen: SocketAddr,
+    /// A connection to the API server on which nothing came for so long is taken for broken. A watch on which nothing
+    /// happens is sent a sign of life about once a minute.
+    #[arg(long, env = "ECR_OPERATOR_API_SERVER_SILENCE", value_name = "DURATION", default_value = "3m", value_parser = duration)]
+    api_server_silence: Duration,
     #[command(flatten)]
     leader: LeaderArgs,
     /// Let ambient identities be the node's own (EC2 instance metadata).
@@ -124,7 +128,8 @@ impl RunArgs {
         let listener = server::bind(self.listen).await.map_err(|error| RunFailure::Listen(self.listen, error))?;
         tokio::spawn(server::serve(listener, health.clone(), metrics.clone()));
         let tenure = if self.leader.leader_elect { Tenure::none() } else { Tenure::unlimited() };
-        let client = cluster::client(config.clone(), tenure.clone()).map_err(RunFailure::Client)?;
+        let client =
+            cluster::client(config.clone(), self.api_server_silence, tenure.clone()).map_err(RunFailure::Client)?;
         let release = CancellationToken::new();
         let mut election = self.election(config, &tenure, &metrics, release.clone())?;
         let options = Options {

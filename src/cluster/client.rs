@@ -17,21 +17,19 @@ use crate::tenure::{NotLeading, Tenure};
 const CONNECT: Duration = Duration::from_secs(4);
 /// To begin with an answer, all tries together; a watch goes on as long as it likes.
 const ANSWER: Duration = Duration::from_secs(30);
-/// Between two parts of an answer. A watch that nothing happens on gets a bookmark about once a minute: one that is silent
-/// for longer is a connection that broke unnoticed.
-const SILENCE: Duration = Duration::from_mins(3);
 
 /// Requests that wait for their turn to be sent, which each gets at once.
 const AT_ONCE: usize = 1024;
 
 /// Reads at any time, and writes while `tenure` lasts: asked as each request is about to leave, and again where an API
-/// server that is overloaded said to send it later.
+/// server that is overloaded said to send it later. A connection on which nothing comes for `silence`, though an answer is
+/// due or a watch open, is taken for broken.
 ///
 /// # Errors
 /// Where the configuration is of no use.
-pub fn client(mut config: kube::Config, tenure: Tenure) -> Result<Client, kube::Error> {
+pub fn client(mut config: kube::Config, silence: Duration, tenure: Tenure) -> Result<Client, kube::Error> {
     config.connect_timeout = Some(CONNECT);
-    (config.read_timeout, config.reset_reader_on_write) = (Some(SILENCE), true);
+    (config.read_timeout, config.reset_reader_on_write) = (Some(silence), true);
     // The client's own retries would be within the fence.
     config.default_retry = false;
     let fence = FilterLayer::new(move |request: Request<Body>| admit(request, &tenure));

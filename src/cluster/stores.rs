@@ -106,10 +106,10 @@ fn obstacle(error: &watcher::Error) -> Option<&'static str> {
         return None;
     };
     match error {
-        kube::Error::Api(status) if status.is_not_found() => {
+        kube::Error::Api(status) if status.code == 404 => {
             Some("the API server doesn't know this kind: install the chart ecr-operator-crds")
         }
-        kube::Error::Api(status) if status.is_forbidden() => {
+        kube::Error::Api(status) if status.code == 403 => {
             Some("the operator's ServiceAccount may not list and watch this kind: its ClusterRole is missing or older")
         }
         _ => None,

@@ -141,6 +141,24 @@ async fn an_api_server_that_is_overloaded_or_fails_is_waited_for() {
 }
 
 #[tokio::test]
+async fn connections_to_the_api_server_that_broke_unnoticed_are_given_up() {
+    let (world, wire) = stage("half-open").await;
+    let mut operator = wire.operator_with(&[("ECR_OPERATOR_API_SERVER_SILENCE", "3s")]);
+    world.repository("before", json!({})).await;
+    world.repository_says("before", "True", "Ready").await;
+    wire.silence_watches();
+    wire.begin();
+    // And somebody who waits for an answer.
+    wire.rule(Rule::next(Side::Kubernetes, "PATCH ecrrepositories/after/status", Fault::Silence));
+    world.repository("after", json!({})).await;
+    world.repository_says("after", "True", "Ready").await;
+    assert!(wire.seen().iter().any(|seen| seen.name == "WATCH ecrrepositories"), "a new watch showed it");
+    let created = world.ecr.calls_of("CreateRepository");
+    assert_eq!(created.iter().filter(|call| call.is_ok()).count(), 2, "each once: {created:?}");
+    assert!(!operator.restart_if_ended(), "it went on; it logged:\n{}", wire.logged());
+}
+
+#[tokio::test]
 async fn an_answer_of_aws_that_never_comes_or_breaks_off_is_given_up_and_asked_for_again() {
     let (world, wire) = stage("silence").await;
     wire.rule(Rule::next(Side::Aws, "CreateRepository one", Fault::Silence));

@@ -141,6 +141,8 @@ enum Flow {
     Frozen(&'static str),
     /// Those that were open up to this turn end with 410 Gone.
     Gone(u64),
+    /// On those that were open up to this turn nothing comes any more, and they never end.
+    Silent(u64),
 }
 
 #[derive(Default)]
@@ -232,7 +234,12 @@ impl Wire {
 
     /// An operator on this wire.
     pub fn operator(&self) -> Process {
-        Process::start(&self.kubeconfig, &self.log, &[])
+        self.operator_with(&[])
+    }
+
+    /// The same, with this in its environment.
+    pub fn operator_with(&self, environment: &[(&str, &str)]) -> Process {
+        Process::start(&self.kubeconfig, &self.log, environment)
     }
 
     /// What all operators on this wire logged.
@@ -319,11 +326,18 @@ impl Wire {
 
     /// All watches that are open end with 410 Gone.
     pub fn expire_watches(&self) {
+        self.inner.flow.send_replace(Flow::Gone(self.turn()));
+    }
+
+    /// On all watches that are open nothing comes any more, and they never end: as when a firewall forgot them.
+    pub fn silence_watches(&self) {
+        self.inner.flow.send_replace(Flow::Silent(self.turn()));
+    }
+
+    fn turn(&self) -> u64 {
         let mut state = self.inner.lock();
         state.turn += 1;
-        let turn = state.turn;
-        drop(state);
-        self.inner.flow.send_replace(Flow::Gone(turn));
+        state.turn
     }
 }
 
@@ -553,6 +567,10 @@ fn follow(inner: &Inner, name: String, answer: Response<Incoming>) -> Response<B
                     return Some((Ok(Frame::data(Bytes::from(format!("{gone}\n")))), (body, flow, name, true)));
                 }
                 Flow::Frozen(prefix) if name.starts_with(prefix) => {
+                    flow.changed().await.ok()?;
+                    continue;
+                }
+                Flow::Silent(turn) if turn > since => {
                     flow.changed().await.ok()?;
                     continue;
                 }
