@@ -42,6 +42,7 @@ mod canary;
 mod contested;
 mod cost;
 mod examples;
+mod exports;
 mod iam;
 mod identities;
 mod leader;
