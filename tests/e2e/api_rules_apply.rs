@@ -28,6 +28,9 @@ const STATEMENT: &str = "repositoryPolicy: {statements: [{Effect: Allow, Princip
 const GRANT_DEFAULT: &str = "defaults: {repositoryPolicy: {grants: [{access: Pull, accounts: ['123456789012']}]}}";
 const RULE_DEFAULT: &str = "defaults: {lifecyclePolicy: {rules: [{rulePriority: 1, selection: {tagStatus: untagged, countType: imageCountMoreThan, countNumber: 5}, action: {type: expire}}]}}";
 
+const STATEMENT_DEFAULT: &str =
+    "defaults: {repositoryPolicy: {statements: [{Effect: Allow, Principal: '*', Action: ['ecr:*']}]}}";
+
 const FIELDS: &[Field] = &[
     field("EcrRepository", "/tags", "tags: {a: b, c: d}", "tags: {}"),
     field("EcrRepository", "/lifecyclePolicy/rules", RULE, "lifecyclePolicy: {rules: []}"),
@@ -39,6 +42,18 @@ const FIELDS: &[Field] = &[
         "/allow/0/pull",
         "allow: [{namespaces: {}, pull: ['*']}]",
         "allow: [{namespaces: {}, pull: []}]",
+    ),
+    field(
+        "EcrRegistry",
+        "/allow/0/manage",
+        "allow: [{namespaces: {}, manage: ['*']}]",
+        "allow: [{namespaces: {}, manage: []}]",
+    ),
+    field(
+        "EcrRegistry",
+        "/allow/0/push",
+        "allow: [{namespaces: {}, push: ['*']}]",
+        "allow: [{namespaces: {}, push: []}]",
     ),
     Field {
         kind: "EcrRegistry",
@@ -60,6 +75,12 @@ const FIELDS: &[Field] = &[
         "/defaults/repositoryPolicy/grants",
         GRANT_DEFAULT,
         "defaults: {repositoryPolicy: {grants: []}}",
+    ),
+    field(
+        "EcrRegistry",
+        "/defaults/repositoryPolicy/statements",
+        STATEMENT_DEFAULT,
+        "defaults: {repositoryPolicy: {statements: []}}",
     ),
     Field {
         kind: "EcrRegistry",
