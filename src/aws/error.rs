@@ -1,6 +1,7 @@
 //! Errors of AWS, classed once and by code: throttling, denials and credential failures aren't modelled by the SDK, and
 //! message texts change.
 
+use aws_sdk_ecr::types::error::KmsException;
 use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
 use aws_smithy_runtime_api::client::result::SdkError;
 use aws_smithy_types::error::display::DisplayErrorContext;
@@ -80,7 +81,10 @@ impl AwsError {
         let service = error.as_service_error();
         match service.and_then(ProvideErrorMetadata::code) {
             Some(code) => {
-                let message = service.and_then(ProvideErrorMetadata::message).unwrap_or("no message").to_owned();
+                let message = service.and_then(ProvideErrorMetadata::message).unwrap_or("no message");
+                // ECR passes on what KMS calls it beside its own words.
+                let of_kms = causes(error).find_map(|cause| cause.downcast_ref::<KmsException>()?.kms_error());
+                let message = of_kms.map_or_else(|| message.to_owned(), |kms| format!("{message} ({kms})"));
                 Self { call, kind: kind(code, status), code: code.to_owned(), message }
             }
             None => Self { call, kind: kind("", status), code: on_the_way(error, status), message: chain(error) },
@@ -98,12 +102,9 @@ impl AwsError {
     pub fn problem(&self, resource: &str) -> Problem {
         let Self { call, code, message, .. } = self;
         let (reason, remedy) = match self.kind {
-            Kind::Denied if BAD_KEY.contains(&code.as_str()) => {
-                (Reason::Denied, "; the access key is wrong, inactive or deleted".to_owned())
-            }
             Kind::Untrusted => (Reason::Denied, String::new()),
             Kind::Unscopable => (Reason::ScopeUnavailable, String::new()),
-            Kind::Denied => (Reason::Denied, format!("; the identity needs {call} on {resource}")),
+            Kind::Denied => (Reason::Denied, format!("; {}", self.allowance(resource))),
             Kind::Invalid => (Reason::Invalid, String::new()),
             Kind::Throttled => (Reason::Throttled, String::new()),
             Kind::Quota => (Reason::Quota, "; ask for a higher quota or remove what is no longer needed".to_owned()),
@@ -111,6 +112,34 @@ impl AwsError {
             Kind::AlreadyExists | Kind::NotFound | Kind::Transient => (Reason::Transient, String::new()),
         };
         Problem::new(reason, format!("{call} failed: {code}: {message}{remedy}"))
+    }
+
+    /// What has to change before it is allowed.
+    fn allowance(&self, resource: &str) -> String {
+        // One call may need several permissions, as CreateRepository with tags does: AWS names the one that is missing.
+        let named = self.message.split_once("not authorized to perform: ").map(|(_, rest)| rest);
+        let needed = named.and_then(|rest| rest.split_whitespace().next()).unwrap_or(self.call);
+        match self.code.as_str() {
+            code if BAD_KEY.contains(&code) => "the access key is wrong, inactive or deleted".to_owned(),
+            "KmsException" => "the KMS key must exist in this Region and be enabled, and the identity needs kms:CreateGrant and kms:DescribeKey on it".to_owned(),
+            "BlockedByOrganizationPolicyException" => {
+                "a policy of the account's AWS organization forbids it; only whoever manages the organization can change that"
+                    .to_owned()
+            }
+            "OptInRequired" | "RegionDisabledException" => {
+                "the account has to enable this Region, or to sign up for the service there".to_owned()
+            }
+            _ if self.message.contains("explicit deny") => {
+                format!("a policy denies {needed} on {resource} explicitly, and no permission outweighs that: change that policy")
+            }
+            _ if self.message.contains("no service control policy allows") => {
+                format!("the service control policies of the account's AWS organization have to allow {needed} on {resource}")
+            }
+            _ if self.message.contains("no permissions boundary allows") => {
+                format!("the identity's permissions boundary has to allow {needed} on {resource}")
+            }
+            _ => format!("the identity needs {needed} on {resource}"),
+        }
     }
 }
 
@@ -246,19 +275,42 @@ mod tests {
     }
 
     #[test]
-    fn a_denial_names_the_permission_that_is_missing() {
-        let error = AwsError {
-            call: "ecr:PutLifecyclePolicy",
-            kind: Kind::Denied,
-            code: "AccessDeniedException".into(),
-            message: "User: x is not authorized".into(),
-        };
-        let problem = error.problem("arn:aws:ecr:eu-west-1:123456789012:repository/a");
-        assert_eq!(problem.reason, Reason::Denied);
-        assert!(
-            problem
-                .message
-                .ends_with("needs ecr:PutLifecyclePolicy on arn:aws:ecr:eu-west-1:123456789012:repository/a")
-        );
+    fn each_denial_has_a_remedy_of_its_own() {
+        const DENIED: &str = "AccessDeniedException";
+        let asked = "User: x is not authorized to perform: ecr:TagResource on resource: y";
+        for (code, message, remedy) in [
+            (DENIED, "User: x is not authorized".to_owned(), "the identity needs ecr:CreateRepository on arn"),
+            (
+                DENIED,
+                format!("{asked} because no identity-based policy allows the ecr:TagResource action"),
+                "the identity needs ecr:TagResource on arn",
+            ),
+            (
+                DENIED,
+                format!("{asked} with an explicit deny in a service control policy"),
+                "a policy denies ecr:TagResource on arn explicitly",
+            ),
+            (
+                DENIED,
+                format!("{asked} because no service control policy allows the ecr:TagResource action"),
+                "AWS organization have to allow ecr:TagResource on arn",
+            ),
+            (
+                DENIED,
+                format!("{asked} because no permissions boundary allows the ecr:TagResource action"),
+                "permissions boundary has to allow ecr:TagResource on arn",
+            ),
+            ("KmsException", "no".to_owned(), "needs kms:CreateGrant and kms:DescribeKey on it"),
+            ("BlockedByOrganizationPolicyException", "no".to_owned(), "whoever manages the organization"),
+            ("OptInRequired", "no".to_owned(), "has to enable this Region"),
+            ("RegionDisabledException", "no".to_owned(), "has to enable this Region"),
+            ("UnrecognizedClientException", "no".to_owned(), "the access key is wrong"),
+        ] {
+            let call = "ecr:CreateRepository";
+            let error = AwsError { call, kind: kind(code, 400), code: code.to_owned(), message };
+            let problem = error.problem("arn");
+            assert_eq!(problem.reason, Reason::Denied, "{code}");
+            assert!(problem.message.contains(remedy), "{problem}");
+        }
     }
 }

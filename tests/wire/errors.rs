@@ -3,11 +3,13 @@
 use std::time::Duration;
 
 use ecr_operator::aws::Kind;
+use ecr_operator::core::names::AccountId;
 use ecr_operator::core::reason::Reason;
 use ecr_operator::core::repository::Creation;
 use local_ecr::{Action, Fault, Matcher};
+use serde_json::json;
 
-use crate::support::{arn, ecr, local, session, session_as};
+use crate::support::{ACCOUNT, arn, ecr, local, session, session_as};
 
 fn nothing() -> Creation {
     Creation { mutability: None, scan_on_push: None, encryption: None, tags: [].into() }
@@ -43,6 +45,32 @@ async fn a_denial_names_call_resource_and_remedy() {
     let problem = ecr.create("app", &nothing()).await.unwrap_err().problem(&arn("app"));
     assert_eq!(problem.reason, Reason::Denied);
     assert!(problem.message.contains(&format!("needs ecr:CreateRepository on {}", arn("app"))), "{problem}");
+}
+
+#[tokio::test]
+async fn what_kms_calls_it_is_passed_on() {
+    let local = local().await;
+    let ecr = ecr(&local).await;
+    let answer = json!({"__type": "KmsException", "message": "KMS refused", "kmsError": "DisabledException"});
+    let action = Action::Body { status: 400, body: answer.to_string() };
+    local.fault(Fault::always(Matcher::operation("CreateRepository"), action));
+    let problem = ecr.create("app", &nothing()).await.unwrap_err().problem(&arn("app"));
+    assert_eq!(problem.reason, Reason::Denied);
+    assert!(problem.message.contains("KMS refused (DisabledException); the KMS key must exist"), "{problem}");
+}
+
+#[tokio::test]
+async fn a_permission_that_is_missing_within_a_call_is_the_one_that_is_named() {
+    let local = local().await;
+    let create = json!({"Version": "2012-10-17", "Statement": [{"Effect": "Allow", "Action": "ecr:CreateRepository", "Resource": "*"}]});
+    let user = json!({"name": "creator", "accessKey": "AKIACREATOR", "secretKey": "hush", "policies": [create]});
+    local.seed(&serde_json::from_value(json!({"accounts": [{"id": ACCOUNT, "users": [user]}]})).unwrap()).unwrap();
+    let session = session_as(&local, "AKIACREATOR", "hush").await;
+    let ecr = session.ecr(&AccountId::parse(ACCOUNT).unwrap());
+    let tagged = Creation { tags: [("team".to_owned(), "a".to_owned())].into(), ..nothing() };
+    let problem = ecr.create("app", &tagged).await.unwrap_err().problem(&arn("app"));
+    assert!(problem.message.ends_with(&format!("the identity needs ecr:TagResource on {}", arn("app"))), "{problem}");
+    assert!(ecr.create("app", &nothing()).await.is_ok(), "nothing else is missing");
 }
 
 #[tokio::test]
