@@ -76,6 +76,10 @@ pub struct LifecycleRule {
         "self.countType != 'sinceImageTransitioned' || (has(self.storageClass) && self.storageClass == 'archive' && self.countNumber >= 90)",
         "countType sinceImageTransitioned needs storageClass archive and a countNumber of at least 90",
     ),
+    rule(
+        "self.countType == 'sinceImageTransitioned' || !has(self.storageClass) || self.storageClass == 'standard'",
+        "storageClass archive goes with countType sinceImageTransitioned only; leave it out, or set standard",
+    ),
 ]))]
 pub struct LifecycleSelection {
     /// Whether tagged images, untagged ones or any are meant: tagged, untagged or any.
@@ -91,7 +95,7 @@ pub struct LifecycleSelection {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 50), inner(length(min = 1, max = 128)))]
     pub tag_prefix_list: Option<Vec<String>>,
-    /// Only images of this storage class: standard or archive.
+    /// Only images of this storage class: archive with sinceImageTransitioned; else standard, the default.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub storage_class: Option<SelectionStorageClass>,
     /// Whether images are counted (imageCountMoreThan), or their age since they were pushed (sinceImagePushed), pulled

@@ -32,7 +32,7 @@ pub struct Images {
     pub count: usize,
     /// Whether there are more than were counted.
     pub more: bool,
-    /// The newest push.
+    /// The newest push; absent where there are more than were counted: they come in no order.
     pub newest: Option<Timestamp>,
 }
 
@@ -130,7 +130,10 @@ impl Ecr {
         PolicyDocument::parse(&text).map(Reading::Found).map_err(|error| faulty(CALL, &error.to_string()))
     }
 
-    /// How the registry's own configuration scans images, if it decides: then the repositories' is of no effect.
+    /// How the registry's own configuration scans images, if it decides: then the repositories' is of no effect. With a
+    /// rule it decides for all of them: those that no filter matches are scanned by hand only (BASIC) or not at all.
+    ///
+    /// Source: "Filters to choose which repositories are scanned in Amazon ECR" in the ECR user guide.
     ///
     /// # Errors
     /// Where ECR can't be asked.
@@ -150,8 +153,10 @@ impl Ecr {
     pub async fn images(&self, name: &str) -> Result<Images, AwsError> {
         let request = self.client.describe_images().registry_id(&self.account).repository_name(name).max_results(1000);
         let answer = self.line.call("ecr:DescribeImages", || request.clone().send()).await?;
+        let more = answer.next_token().is_some();
         let pushed = answer.image_details().iter().filter_map(|image| image.image_pushed_at().and_then(timestamp));
-        Ok(Images { count: answer.image_details().len(), more: answer.next_token().is_some(), newest: pushed.max() })
+        let newest = pushed.max().filter(|_| !more);
+        Ok(Images { count: answer.image_details().len(), more, newest })
     }
 
     /// Creates a repository.
@@ -237,7 +242,7 @@ impl Ecr {
                 let request = client.delete_repository_policy().registry_id(&self.account).repository_name(name);
                 found(line.call("ecr:DeleteRepositoryPolicy", || request.clone().send()).await).map(drop)
             }
-            Step::DeleteLifecyclePolicy => {
+            Step::DeleteLifecyclePolicy { .. } => {
                 let request = client.delete_lifecycle_policy().registry_id(&self.account).repository_name(name);
                 found(line.call("ecr:DeleteLifecyclePolicy", || request.clone().send()).await).map(drop)
             }

@@ -47,7 +47,7 @@ impl PartialEq for LifecycleDocument {
 impl Eq for LifecycleDocument {}
 
 impl LifecycleDocument {
-    /// Reads a document as AWS or a user wrote it.
+    /// Reads a document as AWS or a user wrote it, however long.
     ///
     /// # Errors
     /// Where it is no lifecycle policy at all; whether each rule makes sense is for the schema and for ECR to say.
@@ -61,27 +61,22 @@ impl LifecycleDocument {
                 return Err(LifecycleError::Duplicate(priority));
             }
         }
-        let length = text.chars().count();
-        if length > MOST_CHARACTERS {
-            return Err(LifecycleError::TooLong(length));
-        }
         Ok(Self { text: text.to_owned(), rules })
     }
 
     /// What a spec declares: `None` stands for "no policy" (an empty list of rules).
     ///
     /// # Errors
-    /// See [`LifecycleDocument::parse`].
+    /// See [`LifecycleDocument::parse`]; and [`LifecycleError::TooLong`], with the number.
     pub fn declared(policy: &LifecyclePolicy) -> Result<Option<Self>, LifecycleError> {
-        if let Some(text) = &policy.policy_text {
-            return Self::parse(text).map(Some);
-        }
         let rules = policy.rules.as_deref().unwrap_or_default();
-        if rules.is_empty() {
-            return Ok(None);
-        }
-        let text = json!({ "rules": rules.iter().map(document).collect::<Vec<_>>() }).to_string();
-        Self::parse(&text).map(Some)
+        let text = match &policy.policy_text {
+            Some(text) => text.clone(),
+            None if rules.is_empty() => return Ok(None),
+            None => json!({ "rules": rules.iter().map(document).collect::<Vec<_>>() }).to_string(),
+        };
+        let length = text.chars().count();
+        if length > MOST_CHARACTERS { Err(LifecycleError::TooLong(length)) } else { Self::parse(&text).map(Some) }
     }
 
     /// As sent to ECR.
@@ -106,7 +101,8 @@ impl LifecycleDocument {
             .map(|(p, rule)| format!("remove rule {p} ({})", describe(rule)));
         let changed = new.iter().filter_map(|(p, rule)| {
             let before = old.get(p).filter(|before| *before != rule)?;
-            Some(format!("change rule {p} from {} to {}", describe(before), describe(rule)))
+            let (was, is) = (describe(before), describe(rule));
+            Some(if was == is { reworded(*p, before, rule) } else { format!("change rule {p} from {was} to {is}") })
         });
         added.chain(gone).chain(changed).collect()
     }
@@ -117,13 +113,24 @@ fn document(rule: &LifecycleRule) -> Value {
     serde_json::to_value(rule).unwrap_or_default()
 }
 
-/// One spelling for all that mean the same: no nulls, no empty description, lists (whose items are ANDed) sorted.
+/// A change of what [`describe`] doesn't tell.
+fn reworded(priority: i64, before: &Value, rule: &Value) -> String {
+    let description = |rule: &Value| rule.get("description").unwrap_or(&Value::from("")).to_string();
+    let (was, is) = (description(before), description(rule));
+    if was == is {
+        return format!("change rule {priority} from {before} to {rule}");
+    }
+    format!("change the description of rule {priority} from {was} to {is}")
+}
+
+/// One spelling for all that mean the same: no nulls, no empty description, no storage class that is selected anyway, lists
+/// (whose items are ANDed) sorted.
 fn canonical(value: &Value) -> Value {
     match value {
         Value::Object(members) => Value::Object(
             members
                 .iter()
-                .filter(|(key, value)| !value.is_null() && (*key != "description" || *value != ""))
+                .filter(|(key, value)| !value.is_null() && !is_default(key, value))
                 .map(|(key, value)| (key.clone(), canonical(value)))
                 .collect::<Map<_, _>>(),
         ),
@@ -135,6 +142,10 @@ fn canonical(value: &Value) -> Value {
         }
         other => other.clone(),
     }
+}
+
+fn is_default(key: &str, value: &Value) -> bool {
+    matches!((key, value.as_str()), ("description", Some("")) | ("storageClass", Some("standard")))
 }
 
 /// `expire untagged, sinceImagePushed 14 days`
@@ -198,9 +209,37 @@ mod tests {
         assert_eq!(LifecycleDocument::parse(r#"{"rules":[{}]}"#), Err(LifecycleError::Shape));
         let twice = r#"{"rules":[{"rulePriority":1},{"rulePriority":1}]}"#;
         assert_eq!(LifecycleDocument::parse(twice), Err(LifecycleError::Duplicate(1)));
-        let padded = |length: usize| LifecycleDocument::parse(&format!("{OLD:<length$}"));
-        assert_eq!(padded(MOST_CHARACTERS).unwrap().text().chars().count(), MOST_CHARACTERS);
-        assert_eq!(padded(MOST_CHARACTERS + 1), Err(LifecycleError::TooLong(MOST_CHARACTERS + 1)));
+    }
+
+    #[test]
+    fn the_length_counts_where_it_is_declared_and_never_where_it_is_read() {
+        let text = |length: usize| format!("{OLD:<length$}");
+        let declared = |length: usize| {
+            LifecycleDocument::declared(&LifecyclePolicy {
+                policy_text: Some(text(length)),
+                ..LifecyclePolicy::default()
+            })
+        };
+        assert_eq!(declared(MOST_CHARACTERS).unwrap().unwrap().text().chars().count(), MOST_CHARACTERS);
+        assert_eq!(declared(MOST_CHARACTERS + 1), Err(LifecycleError::TooLong(MOST_CHARACTERS + 1)));
+        assert!(LifecycleDocument::parse(&text(MOST_CHARACTERS + 1)).is_ok());
+    }
+
+    #[test]
+    fn a_storage_class_that_is_selected_anyway_is_no_difference() {
+        let standard = OLD.replace(r#""countType""#, r#""storageClass":"standard","countType""#);
+        assert_eq!(LifecycleDocument::parse(OLD).unwrap(), LifecycleDocument::parse(&standard).unwrap());
+        let archive = standard.replace("standard", "archive");
+        assert_ne!(LifecycleDocument::parse(OLD).unwrap(), LifecycleDocument::parse(&archive).unwrap());
+    }
+
+    #[test]
+    fn a_change_of_nothing_but_words_is_told_as_that() {
+        let old = LifecycleDocument::parse(OLD).unwrap();
+        let new = LifecycleDocument::parse(&OLD.replace(r#""selection""#, r#""description":"old ones","selection""#))
+            .unwrap();
+        let told = LifecycleDocument::changes(Some(&old), Some(&new));
+        assert_eq!(told, [r#"change the description of rule 1 from "" to "old ones""#]);
     }
 
     #[test]

@@ -77,6 +77,7 @@ fn selections() -> Vec<Rule> {
     };
     let and = |selection: &str, more: &str| expire(&[&format!("{selection}, {more}")]);
     let needs_list = "tagStatus tagged needs exactly one of tagPatternList and tagPrefixList";
+    let archived_only = "storageClass archive goes with countType sinceImageTransitioned only";
     let no_status = expire(&[&OLD.replace("untagged", "old")]);
     vec![
         rule("tagStatus is one of three").bad(
@@ -99,6 +100,12 @@ fn selections() -> Vec<Rule> {
         rule("countUnit goes with ages")
             .bad(expire(&[&OLD.replace("countUnit: days, ", "")]), SELECTION, "countUnit: days is needed with")
             .bad(and(MANY, "countUnit: days"), SELECTION, "must be left out with imageCountMoreThan"),
+        rule("storageClass archive goes with sinceImageTransitioned")
+            .good(and(OLD, "storageClass: standard"))
+            .good(and(MANY, "storageClass: standard"))
+            .bad(and(OLD, "storageClass: archive"), SELECTION, archived_only)
+            .bad(and(MANY, "storageClass: archive"), SELECTION, archived_only)
+            .bad(policy(ARCHIVE, &[&format!("{UNPULLED}, storageClass: archive")]), SELECTION, archived_only),
         rule("countNumber is positive").bad(expire(&[&OLD.replace("14", "0")]), NUMBER, "greater than or equal to 1"),
     ]
 }

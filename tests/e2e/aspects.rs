@@ -11,12 +11,14 @@ stories! {
     an_encryption_that_differs_is_told_and_nothing_is_made_anew,
     policies_at_their_size_limits_are_set_and_one_over_it_is_refused_with_the_number,
     defaults_fill_what_is_absent_and_required_tags_win,
+    a_thin_object_that_adopts_brings_in_defaults_only_where_it_says_so,
     foreign_statements_stay_beside_grants_and_ours_go_with_their_block,
     registry_level_scanning_decides_and_the_status_says_so,
     an_export_is_ours_alone_and_goes_with_its_objects;
     but not on moto:
     a_role_that_was_just_created_is_waited_for = "moto believes in every role",
     deletion_that_cannot_be_done_says_how_to_let_go = "moto knows no faults",
+    each_refusal_of_a_creation_says_who_can_lift_it = "moto knows no faults",
 }
 
 async fn defaults_fill_what_is_absent_and_required_tags_win(world: World) {
@@ -51,6 +53,57 @@ async fn defaults_fill_what_is_absent_and_required_tags_win(world: World) {
             (world.there("app").unwrap().description["imageTagMutability"] == "MUTABLE").then_some(())
         })
         .await;
+}
+
+async fn a_thin_object_that_adopts_brings_in_defaults_only_where_it_says_so(world: World) {
+    let expires = json!({"rules": [{
+        "rulePriority": 1,
+        "selection": {"tagStatus": "any", "countType": "imageCountMoreThan", "countNumber": 1},
+        "action": {"type": "expire"},
+    }]});
+    let grants = json!({"grants": [{"access": "Pull", "accounts": ["210987654321"]}]});
+    world
+        .register(json!({"defaults": {
+            "imageTagMutability": "IMMUTABLE", "lifecyclePolicy": expires, "repositoryPolicy": grants, "tags": {"team": "none"},
+        }}))
+        .await;
+    for name in ["alone", "along"] {
+        world.behind_the_back("CreateRepository", json!({"repositoryName": name}));
+    }
+    world.clear_calls();
+    world.repository("alone", json!({"adoptionPolicy": "Adopt", "inheritDefaults": false})).await;
+    world.repository_says("alone", "True", "Ready").await;
+    assert_eq!(world.writes(), ["TagResource"], "the mark, and nothing that the object doesn't say itself");
+    let alone = world.there("alone").unwrap();
+    assert!(alone.lifecycle_policy.is_none() && alone.policy.is_none() && !alone.tags.contains_key("team"));
+    assert_eq!(alone.description["imageTagMutability"], "MUTABLE");
+
+    world.repository("along", json!({"adoptionPolicy": "Adopt", "inheritDefaults": true})).await;
+    world.repository_says("along", "True", "Ready").await;
+    let along = world.there("along").unwrap();
+    assert!(along.lifecycle_policy.is_some() && along.policy.is_some());
+    assert_eq!((along.tags["team"].as_str(), &along.description["imageTagMutability"]), ("none", &json!("IMMUTABLE")));
+}
+
+async fn each_refusal_of_a_creation_says_who_can_lift_it(world: World) {
+    let api = world.api::<EcrRepository>();
+    for (name, code, remedy) in [
+        ("kms", "KmsException", "kms:CreateGrant and kms:DescribeKey"),
+        ("organization", "BlockedByOrganizationPolicyException", "whoever manages the organization"),
+        ("plain", "AccessDeniedException", "the identity needs ecr:CreateRepository on arn:aws:ecr"),
+    ] {
+        let refusal = local_ecr::Action::Before { code: code.to_owned(), status: 400 };
+        let calls = local_ecr::Matcher::operation("CreateRepository").on(name);
+        world.ecr.fault(local_ecr::Fault::once(calls, refusal));
+        world.repository(name, json!({})).await;
+        let told = world.repository_says(name, "False", "Denied").await;
+        let message = told.status.unwrap().conditions[0].message.clone();
+        assert!(message.contains(code) && message.contains(remedy), "{message}");
+        assert!(world.there(name).is_none());
+        // As the spec asks for a try when it was lifted.
+        world.again(&api, name).await;
+        world.repository_says(name, "True", "Ready").await;
+    }
 }
 
 async fn foreign_statements_stay_beside_grants_and_ours_go_with_their_block(world: World) {
@@ -128,7 +181,8 @@ async fn an_encryption_that_differs_is_told_and_nothing_is_made_anew(world: Worl
     let there = world.there("app").unwrap();
     assert_eq!(there.description["encryptionConfiguration"]["encryptionType"], "AES256");
     assert_eq!(there.tags["a"], "b");
-    // What is there, declared.
+    assert!(message.contains("delete this object with deletionPolicy Retain"), "{message}");
+    // As it says: gone and back, with what is there declared.
     let api = world.api::<EcrRepository>();
     world.delete(&api, "app").await;
     world.repository("app", json!({"encryptionConfiguration": {"encryptionType": "AES256"}})).await;

@@ -7,7 +7,7 @@ use ecr_operator::core::repository::{Creation, Encryption, Mutability, Reading, 
 use local_ecr::{Action, Fault, Matcher};
 use serde_json::json;
 
-use crate::support::{ACCOUNT, arn, ecr, local};
+use crate::support::{ACCOUNT, REGION, arn, ecr, local};
 
 const LIFECYCLE: &str = r#"{"rules":[{"rulePriority":1,"selection":{"tagStatus":"any","countType":"imageCountMoreThan","countNumber":3},"action":{"type":"expire"}}]}"#;
 const POLICY: &str = r#"{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Principal":{"AWS":["210987654321","310987654321","410987654321"]},"Action":["ecr:BatchGetImage","ecr:GetDownloadUrlForLayer"]}]}"#;
@@ -61,12 +61,27 @@ async fn every_step_does_what_it_says() {
     for _ in 0..5 {
         assert_eq!(ecr.repository_policy(name).await.unwrap(), Reading::Found(policy.clone()));
     }
-    for step in [Step::DeleteLifecyclePolicy, Step::DeleteRepositoryPolicy { changes: vec![] }] {
+    for step in [Step::DeleteLifecyclePolicy { changes: vec![] }, Step::DeleteRepositoryPolicy { changes: vec![] }] {
         ecr.perform(name, &arn, &step).await.unwrap();
         ecr.perform(name, &arn, &step).await.expect("gone already is gone");
     }
     assert_eq!(ecr.lifecycle_policy(name).await.unwrap(), Reading::Absent);
     assert_eq!(ecr.repository_policy(name).await.unwrap(), Reading::Absent);
+}
+
+#[tokio::test]
+async fn the_newest_push_is_told_only_where_all_images_were_seen() {
+    let local = local().await;
+    let ecr = ecr(&local).await;
+    ecr.create("app", &Creation { encryption: None, ..creation() }).await.unwrap();
+    for n in 0..1_000 {
+        local.put_image(ACCOUNT, REGION, "app", &[&format!("v{n}")]).unwrap();
+    }
+    let all = ecr.images("app").await.unwrap();
+    assert_eq!((all.count, all.more, all.newest.is_some()), (1_000, false, true));
+    local.put_image(ACCOUNT, REGION, "app", &["latest"]).unwrap();
+    let some = ecr.images("app").await.unwrap();
+    assert_eq!((some.count, some.more, some.newest), (1_000, true, None), "they come in no order");
 }
 
 #[tokio::test]

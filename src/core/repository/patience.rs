@@ -71,7 +71,7 @@ mod tests {
         let somebody = policy("arn:aws:iam::123456789012:role/new");
         for (step, reason) in [
             (&policy("123456789012"), Reason::Invalid),
-            (&Step::DeleteLifecyclePolicy, Reason::Invalid),
+            (&Step::DeleteLifecyclePolicy { changes: vec![] }, Reason::Invalid),
             (&somebody, Reason::Denied),
             (&somebody, Reason::Throttled),
         ] {

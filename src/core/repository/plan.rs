@@ -248,7 +248,9 @@ pub fn core_steps(desired: &Desired, core: &Core, registry_scans: bool) -> Vec<S
 fn lifecycle_step(desired: &Desired, there: &Reading<LifecycleDocument>) -> Option<Step> {
     match (&desired.lifecycle, there) {
         (Wanted::Untouched, _) | (_, Reading::Unread) | (Wanted::Removed, Reading::Absent) => None,
-        (Wanted::Removed, Reading::Found(_)) => Some(Step::DeleteLifecyclePolicy),
+        (Wanted::Removed, Reading::Found(there)) => {
+            Some(Step::DeleteLifecyclePolicy { changes: LifecycleDocument::changes(Some(there), None) })
+        }
         (Wanted::Kept(document), there) => (there.found() != Some(document)).then(|| Step::PutLifecyclePolicy {
             document: document.clone(),
             changes: LifecycleDocument::changes(there.found(), Some(document)),

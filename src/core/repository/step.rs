@@ -24,7 +24,10 @@ pub enum Step {
         changes: Vec<String>,
     },
     /// No lifecycle policy.
-    DeleteLifecyclePolicy,
+    DeleteLifecyclePolicy {
+        /// The rules that go.
+        changes: Vec<String>,
+    },
     /// The repository policy, with what changes in words.
     SetRepositoryPolicy {
         /// The policy.
@@ -66,7 +69,7 @@ impl Step {
             Self::PutImageTagMutability(_) => "PutImageTagMutability",
             Self::PutImageScanningConfiguration(_) => "PutImageScanningConfiguration",
             Self::PutLifecyclePolicy { .. } => "PutLifecyclePolicy",
-            Self::DeleteLifecyclePolicy => "DeleteLifecyclePolicy",
+            Self::DeleteLifecyclePolicy { .. } => "DeleteLifecyclePolicy",
             Self::SetRepositoryPolicy { .. } => "SetRepositoryPolicy",
             Self::DeleteRepositoryPolicy { .. } => "DeleteRepositoryPolicy",
             Self::UntagResource(_) => "UntagResource",
@@ -82,9 +85,9 @@ impl Step {
             Self::PutImageTagMutability(mutability) => format!("set {}", mutability.describe()),
             Self::PutImageScanningConfiguration(on) => format!("set scanOnPush to {on}"),
             Self::PutLifecyclePolicy { changes, .. }
+            | Self::DeleteLifecyclePolicy { changes }
             | Self::SetRepositoryPolicy { changes, .. }
             | Self::DeleteRepositoryPolicy { changes } => changes.join("; "),
-            Self::DeleteLifecyclePolicy => "remove the lifecycle policy".to_owned(),
             Self::TagResource(tags) => format!("set {}", list(tags)),
             Self::UntagResource(keys) => format!("remove {}", keys.join(", ")),
         }
@@ -96,7 +99,7 @@ impl Step {
         match self {
             Self::Create(_) | Self::PutImageTagMutability(_) | Self::PutImageScanningConfiguration(_) => Aspect::Core,
             Self::Claim(_) | Self::TagResource(_) | Self::UntagResource(_) => Aspect::Tags,
-            Self::PutLifecyclePolicy { .. } | Self::DeleteLifecyclePolicy => Aspect::Lifecycle,
+            Self::PutLifecyclePolicy { .. } | Self::DeleteLifecyclePolicy { .. } => Aspect::Lifecycle,
             Self::SetRepositoryPolicy { .. } | Self::DeleteRepositoryPolicy { .. } => Aspect::Policy,
         }
     }

@@ -113,7 +113,9 @@ fn an_aspect_that_is_not_declared_is_left_alone() {
 fn an_aspect_declared_as_empty_is_removed_once() {
     let wanted = Desired { lifecycle: Wanted::Removed, ..desired() };
     let there = Observed { lifecycle: Reading::Found(lifecycle(3)), ..plain(owner().tags()) };
-    assert_eq!(actions(&plan(&wanted, Some(&there), &ours())), ["DeleteLifecyclePolicy"]);
+    let made = plan(&wanted, Some(&there), &ours());
+    assert_eq!(actions(&made), ["DeleteLifecyclePolicy"]);
+    assert_eq!(made.steps[0].detail(), "remove rule 1 (expire untagged sinceImagePushed 3 days)");
     assert_eq!(plan(&wanted, Some(&plain(owner().tags())), &ours()), Plan::default());
 }
 
@@ -237,7 +239,7 @@ fn take(step: &Step, there: Option<Observed>) -> Observed {
         Step::PutLifecyclePolicy { document, .. } => {
             Observed { lifecycle: Reading::Found(document.clone()), ..there() }
         }
-        Step::DeleteLifecyclePolicy => Observed { lifecycle: Reading::Absent, ..there() },
+        Step::DeleteLifecyclePolicy { .. } => Observed { lifecycle: Reading::Absent, ..there() },
         Step::SetRepositoryPolicy { document, .. } => Observed { policy: Reading::Found(document.clone()), ..there() },
         Step::DeleteRepositoryPolicy { .. } => Observed { policy: Reading::Absent, ..there() },
     }
@@ -355,7 +357,7 @@ proptest! {
         if let Some(there) = there {
             for step in plan(&desired, Some(&there), &ours()).steps {
                 prop_assert!(!matches!(step, Step::UntagResource(_)), "no key was ever ours");
-                prop_assert!(step != Step::DeleteLifecyclePolicy || desired.lifecycle == Wanted::Removed);
+                prop_assert!(step.action() != "DeleteLifecyclePolicy" || desired.lifecycle == Wanted::Removed);
                 let removes_foreign = matches!(&desired.policy, WantedPolicy::Statements { keep_foreign: false, .. });
                 let foreign = |document: &PolicyDocument| document.statements().iter().filter(|it| !it.is_ours()).cloned().collect::<Vec<_>>();
                 match (&step, there.policy.found()) {
