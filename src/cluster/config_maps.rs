@@ -75,7 +75,7 @@ impl Exports {
     /// # Errors
     /// Where the API server refuses.
     pub async fn remove(&self, name: &str) -> Result<(), kube::Error> {
-        let Some(there) = self.api.get_metadata_opt(name).await?.filter(|there| is_ours(there)) else {
+        let Some(there) = self.api.get_metadata_opt(name).await?.filter(is_ours) else {
             return Ok(());
         };
         let others = there.owner_references().iter().any(|owner| owner.uid != self.owner_uid);

@@ -70,6 +70,22 @@ async fn every_step_does_what_it_says() {
 }
 
 #[tokio::test]
+async fn a_rule_of_the_registry_decides_on_scanning_for_every_repository() {
+    let local = local().await;
+    let ecr = ecr(&local).await;
+    assert_eq!(ecr.registry_scanning().await.unwrap(), None, "as every account begins");
+    let rule = json!({"scanFrequency": "SCAN_ON_PUSH", "repositoryFilters": [{"filter": "nothing-here*", "filterType": "WILDCARD"}]});
+    for (scanning, decides) in [
+        (json!({"scanType": "BASIC", "rules": [rule]}), Some("BASIC")),
+        (json!({"scanType": "ENHANCED", "rules": []}), Some("ENHANCED")),
+        (json!({"scanType": "BASIC", "rules": []}), None),
+    ] {
+        local.behind_the_back(ACCOUNT, REGION, "PutRegistryScanningConfiguration", scanning).unwrap();
+        assert_eq!(ecr.registry_scanning().await.unwrap().as_deref(), decides);
+    }
+}
+
+#[tokio::test]
 async fn the_newest_push_is_told_only_where_all_images_were_seen() {
     let local = local().await;
     let ecr = ecr(&local).await;
