@@ -74,15 +74,15 @@ async fn a_thin_object_that_adopts_brings_in_defaults_only_where_it_says_so(worl
     world.repository("alone", json!({"adoptionPolicy": "Adopt", "inheritDefaults": false})).await;
     world.repository_says("alone", "True", "Ready").await;
     assert_eq!(world.writes(), ["TagResource"], "the mark, and nothing that the object doesn't say itself");
-    let alone = world.there("alone").unwrap();
-    assert!(alone.lifecycle_policy.is_none() && alone.policy.is_none() && !alone.tags.contains_key("team"));
-    assert_eq!(alone.description["imageTagMutability"], "MUTABLE");
+    let thin = world.there("alone").unwrap();
+    assert!(thin.lifecycle_policy.is_none() && thin.policy.is_none() && !thin.tags.contains_key("team"));
+    assert_eq!(thin.description["imageTagMutability"], "MUTABLE");
 
     world.repository("along", json!({"adoptionPolicy": "Adopt", "inheritDefaults": true})).await;
     world.repository_says("along", "True", "Ready").await;
-    let along = world.there("along").unwrap();
-    assert!(along.lifecycle_policy.is_some() && along.policy.is_some());
-    assert_eq!((along.tags["team"].as_str(), &along.description["imageTagMutability"]), ("none", &json!("IMMUTABLE")));
+    let rich = world.there("along").unwrap();
+    assert!(rich.lifecycle_policy.is_some() && rich.policy.is_some());
+    assert_eq!((rich.tags["team"].as_str(), &rich.description["imageTagMutability"]), ("none", &json!("IMMUTABLE")));
 }
 
 async fn each_refusal_of_a_creation_says_who_can_lift_it(world: World) {
