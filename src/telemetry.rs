@@ -1,5 +1,7 @@
 //! Logs: for people on a terminal, JSON for machines elsewhere.
 
+use std::any::Any;
+use std::backtrace::Backtrace;
 use std::io::IsTerminal;
 
 use clap::ValueEnum;
@@ -42,7 +44,13 @@ fn may_be_said(metadata: &Metadata<'_>) -> bool {
     most.is_none_or(|most| metadata.level() <= most)
 }
 
-/// Starts logging, to standard error. A second call changes nothing.
+/// The text of a panic that may be told: one that stands in a source, and no other. Those that are put together quote what
+/// they are about, as that of a string which is cut within a character does: it could be a token.
+fn told_of(panic: &(dyn Any + Send)) -> &'static str {
+    panic.downcast_ref::<&'static str>().copied().unwrap_or("(its text isn't told: it may quote a secret)")
+}
+
+/// Starts logging, to standard error, panics included. A second call changes nothing.
 ///
 /// # Errors
 /// Where `filter` is none.
@@ -58,14 +66,43 @@ pub fn init(format: LogFormat, filter: &str) -> Result<(), FilterError> {
     let layer = if text { layer.boxed() } else { layer.json().flatten_event(true).boxed() };
     // Whoever embeds this crate may log already.
     let _ = tracing_subscriber::registry().with(layer.with_filter(filter)).try_init();
+    std::panic::set_hook(Box::new(|panic| {
+        let location = panic.location().map(ToString::to_string);
+        tracing::error!(location, text = told_of(panic.payload()), backtrace = %Backtrace::capture(), "panic");
+    }));
     Ok(())
 }
 
 #[cfg(test)]
 mod tests {
+    use std::process::Command;
     use std::sync::{Arc, Mutex};
 
     use super::*;
+
+    /// The other half of the next test: its hook is for a process of its own.
+    #[test]
+    #[ignore = "run by the test below"]
+    fn panics() {
+        init(LogFormat::Json, "trace").unwrap();
+        let token = format!("hush-ü-{}", std::process::id());
+        let put_together = std::panic::catch_unwind(|| panic!("{token}"));
+        let cut_within_a_character = std::panic::catch_unwind(|| token[..6].len());
+        let written = std::panic::catch_unwind(|| panic!("planted"));
+        assert!(put_together.is_err() && cut_within_a_character.is_err() && written.is_err());
+    }
+
+    #[test]
+    fn a_panic_is_told_with_its_place_and_never_quotes_what_it_is_about() {
+        let this = std::env::current_exe().unwrap();
+        let arguments = ["--exact", "telemetry::tests::panics", "--ignored", "--nocapture"];
+        let ran = Command::new(this).args(arguments).env("RUST_BACKTRACE", "full").output().unwrap();
+        let said = String::from_utf8([ran.stdout, ran.stderr].concat()).unwrap();
+        assert!(ran.status.success(), "{said}");
+        assert_eq!(said.matches("src/telemetry.rs:").count().min(3), 3, "{said}");
+        assert!(said.contains("planted") && said.contains("its text isn't told"), "{said}");
+        assert!(!said.contains("hush"), "{said}");
+    }
 
     #[test]
     fn no_directive_makes_the_sdk_talk() {

@@ -361,19 +361,28 @@ async fn relay_keys(
     "relay of access key changes"
 }
 
-/// A panic in one pass is that object's trouble, told and tried again; the process goes on.
 async fn guarded<K: Resource<DynamicType = ()>>(
     object: Arc<K>,
     context: Arc<Context>,
     pass: impl Future<Output = Result<Action, kube::Error>>,
 ) -> Result<Action, kube::Error> {
-    let uid = object.meta().uid.clone().unwrap_or_default();
     let span = tracing::info_span!("pass", kind = %K::kind(&()), namespace = object.meta().namespace, name = object.meta().name);
-    let caught = AssertUnwindSafe(pass.instrument(span)).catch_unwind().await;
+    survived(&*object, &context.metrics, &context.attempts, pass).instrument(span).await
+}
+
+/// A panic in one pass is that object's trouble, told and tried again; the process goes on.
+async fn survived<K: Resource<DynamicType = ()>>(
+    object: &K,
+    metrics: &Metrics,
+    attempts: &Attempts,
+    pass: impl Future<Output = Result<Action, kube::Error>>,
+) -> Result<Action, kube::Error> {
+    let caught = AssertUnwindSafe(pass).catch_unwind().await;
     caught.unwrap_or_else(|_| {
-        tracing::error!(kind = %K::kind(&()), name = object.name_any(), "a pass panicked; this is a bug in the operator");
-        context.metrics.panicked();
-        Ok(Action::requeue(OBJECT.after(context.attempts.failed(&uid), &uid)))
+        tracing::error!("a pass panicked; this is a bug in the operator, please tell its makers");
+        metrics.panicked();
+        let uid = object.meta().uid.clone().unwrap_or_default();
+        Ok(Action::requeue(OBJECT.after(attempts.failed(&uid), &uid)))
     })
 }
 
@@ -390,6 +399,18 @@ mod tests {
             tokio::task::yield_now().await;
             assert!(until_stopped(&stop, &mut tasks, &mut workers).await.is_ok());
         }
+    }
+
+    #[tokio::test]
+    async fn a_panic_in_one_pass_is_counted_and_tried_again_ever_later_and_the_process_goes_on() {
+        let (metrics, attempts, object) = (Metrics::default(), Attempts::default(), EcrRegistry::default());
+        for times in 1..=3 {
+            let action = survived(&object, &metrics, &attempts, async { panic!("planted") }).await.unwrap();
+            assert_eq!(action, Action::requeue(OBJECT.after(times, "")));
+            assert!(metrics.text().unwrap().contains(&format!("ecr_operator_panics_total {times}")));
+        }
+        let well = survived(&object, &metrics, &attempts, async { Ok(Action::await_change()) }).await.unwrap();
+        assert_eq!(well, Action::await_change());
     }
 
     #[tokio::test]
