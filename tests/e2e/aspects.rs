@@ -282,15 +282,35 @@ fn documented_policy() -> serde_json::Value {
     serde_json::from_str(rest.split_once("```").unwrap().0).unwrap()
 }
 
-#[tokio::test]
-async fn the_documented_permissions_are_enough() {
-    let world = World::without_registry("leastrights", local_ecr::Config::default()).await;
-    let user = json!({"name": "operator", "accessKey": "AKIAOPERATOR", "secretKey": "hush", "policies": [documented_policy()]});
+/// A world whose operator may do no more than this.
+async fn with_permissions(name: &str, policy: serde_json::Value) -> World {
+    let world = World::without_registry(name, local_ecr::Config::default()).await;
+    let user = json!({"name": "operator", "accessKey": "AKIAOPERATOR", "secretKey": "hush", "policies": [policy]});
     let seed = json!({"accounts": [{"id": ACCOUNT, "users": [user]}]});
     world.ecr.seed(&serde_json::from_value(seed).unwrap()).unwrap();
     world.access_key("AKIAOPERATOR", "hush").await;
     world.register(json!({})).await;
     world.registry_says("True", "Ready").await;
+    world
+}
+
+#[tokio::test]
+async fn a_permission_that_is_missing_within_the_creation_is_the_one_that_is_named() {
+    let mut policy = documented_policy();
+    let actions = policy.pointer_mut("/Statement/0/Action").unwrap().as_array_mut().unwrap();
+    actions.retain(|action| action != "ecr:TagResource");
+    let world = with_permissions("notags", policy).await;
+    world.repository("app", json!({})).await;
+    let told = world.repository_says("app", "False", "Denied").await;
+    let message = told.status.unwrap().conditions[0].message.clone();
+    let needed = "the identity needs ecr:TagResource on arn:aws:ecr:eu-west-1:123456789012:repository/app";
+    assert!(message.starts_with("ecr:CreateRepository failed") && message.contains(needed), "{message}");
+    assert!(world.there("app").is_none());
+}
+
+#[tokio::test]
+async fn the_documented_permissions_are_enough() {
+    let world = with_permissions("leastrights", documented_policy()).await;
     let spec = |mutability: &str, lifecycle: serde_json::Value, tags: serde_json::Value| {
         json!({
             "imageTagMutability": mutability, "lifecyclePolicy": lifecycle, "tags": tags, "deletionPolicy": "Delete",
