@@ -25,6 +25,8 @@ STATE = ("etcd", "pki", "logs", "kubeconfig")
 # Below Linux's usual ephemeral range: no outgoing connection takes a port between our look and the server's start.
 PORTS = range(20000, 32768)
 PORT_ATTEMPTS = 3
+# The user whose requests are recorded: the operator as the chart installs it.
+AUDITED = "system:serviceaccount:ecr-operator-system:ecr-operator"
 USERS = {
     "admin": ["system:masters"],
     "system:kube-controller-manager": [],
@@ -79,6 +81,7 @@ class ControlPlane:
             f"--service-account-signing-key-file={pki}/serviceaccounts.key",
             f"--service-cluster-ip-range={SERVICE_CIDR}",
             "--allow-privileged=true",
+            *self._audit_flags(),
             *api_flags,
         ])
         supervisor.wait_until("the API server's certificate", self._copy_ca, 30, "kube-apiserver")
@@ -140,6 +143,25 @@ class ControlPlane:
                 return json.loads(body) if is_json else body.decode()
         except (OSError, urllib.error.URLError):
             return None
+
+    def _audit_flags(self):
+        """What the operator asks is recorded in the directory that ECR_OPERATOR_TEST_AUDIT names, if any."""
+        records = os.environ.get("ECR_OPERATOR_TEST_AUDIT")
+        if not records:
+            return []
+        policy = {
+            "apiVersion": "audit.k8s.io/v1",
+            "kind": "Policy",
+            "omitStages": ["RequestReceived"],
+            "omitManagedFields": True,
+            "rules": [{"level": "Metadata", "users": [AUDITED]}, {"level": "None"}],
+        }
+        path = self.directory / "pki" / "audit-policy.json"
+        write_private(path, json.dumps(policy))
+        return [
+            f"--audit-policy-file={path}",
+            f"--audit-log-path={Path(records).absolute()}/{self.directory.name}-{self.port}.jsonl",
+        ]
 
     def _copy_ca(self):
         """The API server's own certificate comes first in its file, then the authority that it made to sign it."""
