@@ -68,8 +68,8 @@ impl SecretWriter {
         Self { client, name, owner, labels, annotations }
     }
 
-    /// Writes it. `seen` is the Secret as it is: then it is updated in place, by force, and only that very one. Else it is
-    /// created without force, so that a Secret of somebody else stays as it is.
+    /// Writes it. `seen` is the Secret as it is: then it is updated in place, by force, and only that very one. Where none is
+    /// there it is created without force, so that one of somebody else that comes meanwhile stays as it is.
     ///
     /// # Errors
     /// Why the namespace has no such Secret.
@@ -80,6 +80,10 @@ impl SecretWriter {
         data: &Data,
         seen: Option<&Seen>,
     ) -> Result<Applied, Problem> {
+        let there = match seen {
+            Some(seen) => Some(seen.uid.clone()),
+            None => self.unseen(namespace, &marks.owner.uid).await?,
+        };
         let mut labels = self.labels.clone();
         labels.insert(OWNER_UID.to_owned(), marks.owner.uid.clone());
         let mut annotations = self.annotations.clone();
@@ -90,7 +94,7 @@ impl SecretWriter {
             "metadata": {
                 "name": self.name,
                 "namespace": namespace,
-                "uid": seen.map(|seen| &seen.uid),
+                "uid": there,
                 "labels": labels,
                 "annotations": annotations,
                 "ownerReferences": [self.owner],
@@ -98,20 +102,31 @@ impl SecretWriter {
             "type": data.type_,
             "data": data.encoded(),
         });
-        let params = PatchParams { force: seen.is_some(), ..PatchParams::apply(&secret_manager(&marks.owner.uid)) };
+        let params = PatchParams { force: there.is_some(), ..PatchParams::apply(&secret_manager(&marks.owner.uid)) };
         // The answer is asked for as metadata: the data needn't come back.
         match self.api(namespace).patch_metadata(&self.name, &params, &Patch::Apply(object)).await {
             // Identical bytes don't conflict: then only the answer tells that somebody else had written them.
-            Ok(now) if seen.is_none() && has_another_writer(&now, &marks.owner.uid) => {
+            Ok(now) if there.is_none() && has_another_writer(&now, &marks.owner.uid) => {
                 let nothing = json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": self.name, "namespace": namespace}});
                 let undone = self.api(namespace).patch_metadata(&self.name, &params, &Patch::Apply(nothing)).await;
                 undone.map_err(|error| secret_refused(&self.name, &error))?;
                 Err(foreign(&self.name, "somebody else wrote the same"))
             }
             Ok(_) => Ok(Applied::Done),
-            Err(error) if is_conflict(&error) && seen.is_none() => Err(foreign(&self.name, &super::words(&error))),
+            Err(error) if is_conflict(&error) && there.is_none() => Err(foreign(&self.name, &super::words(&error))),
             Err(error) if is_terminating(&error) => Ok(Applied::Terminating),
             Err(error) => Err(secret_refused(&self.name, &error)),
+        }
+    }
+
+    /// The UID of the Secret where it is there, not seen, and ours all the same: the cache lags, or somebody took our label
+    /// off. Whose it is isn't left to an apply without force: the API server doesn't know who wrote what came as
+    /// `stringData`, or before `managedFields` were cleared, and would overwrite it.
+    async fn unseen(&self, namespace: &str, owner_uid: &str) -> Result<Option<String>, Problem> {
+        let there = self.api(namespace).get_metadata_opt(&self.name).await;
+        match there.map_err(|error| secret_refused(&self.name, &error))? {
+            Some(there) if !has_written(&there, owner_uid) => Err(foreign(&self.name, "somebody else made it")),
+            there => Ok(there.and_then(|there| there.uid())),
         }
     }
 
@@ -132,6 +147,11 @@ impl SecretWriter {
     fn api(&self, namespace: &str) -> Api<KubeSecret> {
         Api::namespaced(self.client.clone(), namespace)
     }
+}
+
+fn has_written(secret: &PartialObjectMeta<KubeSecret>, owner_uid: &str) -> bool {
+    let ours = secret_manager(owner_uid);
+    secret.managed_fields().iter().any(|entry| entry.manager.as_deref() == Some(&ours))
 }
 
 fn has_another_writer(secret: &PartialObjectMeta<KubeSecret>, owner_uid: &str) -> bool {

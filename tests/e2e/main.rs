@@ -58,6 +58,7 @@ mod registry;
 mod repository;
 mod restart;
 mod scope;
+mod security;
 mod semantics;
 mod session_end;
 mod shown;
