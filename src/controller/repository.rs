@@ -83,9 +83,9 @@ async fn pass(object: &EcrRepository, context: &Context) -> Result<Report, Stop>
                 let outcome = Outcome { unseen, ..Outcome::nothing(&desired) };
                 return Ok(told(object, context, &registry, &desired, &[Aspect::Lifecycle, Aspect::Policy], &outcome));
             }
-            look_at(object, &ecr, &desired, IN_TURN.to_vec()).await?
+            look_at(object, context, &ecr, &desired, IN_TURN.to_vec()).await?
         }
-        Look::At(aspects) => look_at(object, &ecr, &desired, aspects).await?,
+        Look::At(aspects) => look_at(object, context, &ecr, &desired, aspects).await?,
     };
     let outcome = step_through(object, context, &registry, &ecr, &desired, seen).await?;
     if !exists_already(&outcome) {
@@ -103,12 +103,16 @@ async fn pass(object: &EcrRepository, context: &Context) -> Result<Report, Stop>
 /// What is there of these aspects; of all of them where nothing is.
 async fn look_at(
     object: &EcrRepository,
+    context: &Context,
     ecr: &Ecr,
     desired: &Desired,
     aspects: Vec<Aspect>,
 ) -> Result<(Vec<Aspect>, Seen), Stop> {
     let seen = Box::pin(observe(object, ecr, desired, &aspects)).await?;
     visible_by_now(object, desired, seen.observed.as_ref())?;
+    if seen.observed.is_none() {
+        still_lives(object, context).await?;
+    }
     Ok((if seen.observed.is_some() { aspects } else { Aspect::ALL.to_vec() }, seen))
 }
 
@@ -165,13 +169,16 @@ async fn make_durable(object: &EcrRepository, desired: &Desired, context: &Conte
         Err(error) if is_conflict(&error) || is_not_found(&error) => return Err(Stop::Superseded),
         Err(error) => return Err(error.into()),
     }
-    if creates && !written {
-        let live = api.get_metadata_opt(&desired.owner.name).await?;
-        let lives = live
-            .is_some_and(|live| live.metadata.uid == object.metadata.uid && live.metadata.deletion_timestamp.is_none());
-        return if lives { Ok(()) } else { Err(Stop::Superseded) };
-    }
-    Ok(())
+    if creates && !written { still_lives(object, context).await } else { Ok(()) }
+}
+
+/// What is about to be created is for an object that is there: the cache may lag, and both may have gone together.
+async fn still_lives(object: &EcrRepository, context: &Context) -> Result<(), Stop> {
+    let api: Api<EcrRepository> = Api::namespaced(context.client.clone(), &object.namespace().unwrap_or_default());
+    let live = api.get_metadata_opt(&object.name_any()).await?;
+    let lives =
+        live.is_some_and(|live| live.metadata.uid == object.metadata.uid && live.metadata.deletion_timestamp.is_none());
+    if lives { Ok(()) } else { Err(Stop::Superseded) }
 }
 
 fn visible_by_now(object: &EcrRepository, desired: &Desired, observed: Option<&Observed>) -> Result<(), Problem> {

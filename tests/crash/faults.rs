@@ -111,6 +111,28 @@ async fn nothing_is_created_for_an_object_whose_deletion_was_never_seen() {
 }
 
 #[tokio::test]
+async fn nothing_is_created_anew_for_an_object_that_went_unseen_with_its_repository() {
+    let (world, wire) = stage("unseen-held").await;
+    let _operator = wire.operator();
+    world.repository("app", json!({})).await;
+    world.repository_says("app", "True", "Ready").await;
+    world.age("app").await;
+    wire.quiet(QUIET).await;
+    wire.freeze_watches("WATCH ecrrepositories");
+    world.delete(&world.api::<EcrRepository>(), "app").await;
+    world.behind_the_back("DeleteRepository", json!({"repositoryName": "app", "force": true}));
+    world.ecr.clear_calls();
+    wire.begin();
+    // A snapshot shows that it isn't there.
+    let registries = kube::Api::<ecr_operator::api::EcrRegistry>::all(world.client.clone());
+    world.again(&registries, &world.registry).await;
+    tokio::time::timeout(PATIENCE, wire.asked("GET ecrrepositories/app")).await.expect("asks before it creates");
+    wire.quiet(QUIET).await;
+    assert_eq!(world.writes(), [""; 0]);
+    assert!(world.there("app").is_none());
+}
+
+#[tokio::test]
 async fn an_api_server_that_is_overloaded_or_fails_is_waited_for() {
     let (world, wire) = stage("overload").await;
     for (name, fault, times) in [
