@@ -11,8 +11,8 @@ demo: ## A Kubernetes node, an ECR and the operator on this machine (root), unti
 test: ## Everything: format, lints, unit and property tests, charts, end to end on a real API server and a real node (root).
 	@deploy/local/test
 
-test-full: ## The same with every plan of the crash matrix (docs/faults.md), where test draws a sample.
-	@CRASH_PLANS=all deploy/local/test
+test-full: ## The same with every plan of the crash matrix, 100,000 schedules and long fuzzing (docs/faults.md).
+	@CRASH_PLANS=all SCHEDULES=100000 FUZZ_CASES=20000 deploy/local/test
 
 image: ## The operator's image as an OCI archive, built without a container engine.
 	@deploy/local/operator-image
