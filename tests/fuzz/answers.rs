@@ -12,18 +12,22 @@ use jiff::{SignedDuration, Timestamp};
 use local_ecr::{Action, Config, Fault, LocalEcr, Matcher};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpListener;
+use tokio::runtime::Builder;
 
 use crate::mutate::fuzz;
 
 const HUSH: &str = "aHVzaC1odXNo";
 
-fn runtime() -> tokio::runtime::Runtime {
-    tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap()
+fn runtime() -> Builder {
+    let mut builder = Builder::new_current_thread();
+    builder.enable_all();
+    builder
 }
 
 #[test]
 fn answers_of_aws() {
-    let runtime = runtime();
+    // The SDK waits before it tries again: here no time is spent on that.
+    let runtime = runtime().start_paused(true).build().unwrap();
     let mut config = Config::default();
     config.listen = Vec::new();
     let key = StaticKey {
@@ -69,7 +73,7 @@ fn answers_of_aws() {
 
 #[test]
 fn answers_of_registries() {
-    let runtime = runtime();
+    let runtime = runtime().build().unwrap();
     let life =
         Life { issued_at: Timestamp::UNIX_EPOCH, expires_at: Timestamp::UNIX_EPOCH + SignedDuration::from_hours(12) };
     let token = Token::parse(Secret::new("QVdTOmh1c2g=".to_owned()), life, "").unwrap();
