@@ -89,7 +89,7 @@ pub struct EcrRegistrySpec {
     /// How often all repositories are compared with AWS, as in 10m or 1h; by default 10m.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 16), extend("x-kubernetes-validations" = [rule(
-        "self.matches('^([0-9]+(h|m|s))+$') && duration(self) >= duration('1m') && duration(self) <= duration('24h')",
+        "self.matches('^([0-9]+h)?([0-9]+m)?([0-9]+s)?$') && size(self) > 0 && duration(self) >= duration('1m') && duration(self) <= duration('24h')",
         "must be a duration between 1m and 24h, as in 10m or 1h30m",
     )]))]
     pub drift_interval: Option<String>,

@@ -4,9 +4,9 @@ use std::collections::{HashMap, HashSet};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 
-use crate::core::repository::{Aspect, next_check};
+use crate::core::repository::{Aspect, Refusals, Step, next_check};
 
 /// Kept in memory only: after a restart the rounds go on where they were, since turns belong to the objects.
 #[derive(Debug)]
@@ -21,6 +21,8 @@ struct State {
     suspects: HashMap<String, Vec<Aspect>>,
     tags_seen: HashSet<String>,
     deleted: HashSet<String>,
+    creating: HashMap<String, Timestamp>,
+    refusals: Refusals,
 }
 
 impl Checks {
@@ -76,6 +78,33 @@ impl Checks {
         self.state().suspects.remove(uid);
     }
 
+    /// ECR is asked to create its repository, and may do so whatever becomes of the answer.
+    pub fn creating(&self, uid: &str, now: Timestamp) {
+        self.state().creating.insert(uid.to_owned(), now);
+    }
+
+    /// ECR didn't do so.
+    pub fn not_created(&self, uid: &str) {
+        self.state().creating.remove(uid);
+    }
+
+    /// When ECR was last asked to create its repository, as far as that may have happened: for an object from before the
+    /// start, perhaps just then.
+    pub fn may_be_created_at(&self, uid: &str, object_created: Option<Timestamp>) -> Option<Timestamp> {
+        let before_the_start = object_created.is_none_or(|created| created <= self.started).then_some(self.started);
+        self.state().creating.get(uid).copied().or(before_the_start)
+    }
+
+    /// ECR just refused this step. Returns for how long it has been refusing that.
+    pub fn refused(&self, uid: &str, step: &Step, now: Timestamp) -> SignedDuration {
+        self.state().refusals.refused(uid, step, now)
+    }
+
+    /// It refuses nothing.
+    pub fn accepted(&self, uid: &str) {
+        self.state().refusals.forget(uid);
+    }
+
     /// Its repository was deleted, by us.
     pub fn deleted(&self, uid: &str) {
         self.state().deleted.insert(uid.to_owned());
@@ -93,6 +122,8 @@ impl Checks {
         state.suspects.remove(uid);
         state.tags_seen.remove(uid);
         state.deleted.remove(uid);
+        state.creating.remove(uid);
+        state.refusals.forget(uid);
     }
 
     fn state(&self) -> MutexGuard<'_, State> {

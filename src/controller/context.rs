@@ -136,26 +136,15 @@ const SLOW: Duration = Duration::from_mins(10);
 
 /// Failures in a row, by object.
 #[derive(Debug, Default)]
-pub struct Attempts(Mutex<HashMap<String, Failing>>);
-
-#[derive(Debug)]
-struct Failing {
-    times: u32,
-    since: Timestamp,
-}
+pub struct Attempts(Mutex<HashMap<String, u32>>);
 
 impl Attempts {
     /// One more. Returns how many that makes.
     pub fn failed(&self, uid: &str) -> u32 {
         let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let failing = all.entry(uid.to_owned()).or_insert_with(|| Failing { times: 0, since: Timestamp::now() });
-        failing.times = failing.times.saturating_add(1);
-        failing.times
-    }
-
-    /// When the row of failures began.
-    pub fn failing_since(&self, uid: &str) -> Option<Timestamp> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).get(uid).map(|failing| failing.since)
+        let times = all.entry(uid.to_owned()).or_default();
+        *times = times.saturating_add(1);
+        *times
     }
 
     /// It went well, or the object is gone.

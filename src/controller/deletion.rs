@@ -3,11 +3,12 @@
 
 use std::time::Duration;
 
+use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::runtime::controller::Action;
 use kube::{Api, ResourceExt};
 
-use crate::api::{DeletionPolicy, EcrRepository, FINALIZER, Mode};
+use crate::api::{DeletionPolicy, EcrRepository, FINALIZER};
 use crate::aws::{AwsError, Ecr, Kind, Priority};
 use crate::cluster::{What, is_conflict, is_not_found, set_finalizer};
 use crate::controller::annotations::{is_suspended, suspended};
@@ -19,7 +20,7 @@ use crate::controller::repository_parse::{Stop, doomed, is_young, owner};
 use crate::controller::repository_status::report;
 use crate::core::ownership::Owner;
 use crate::core::reason::{Problem, Reason};
-use crate::core::repository::Doomed;
+use crate::core::repository::{Doomed, stays};
 
 /// What is to be told when the finalizer goes.
 enum Released {
@@ -52,22 +53,16 @@ pub async fn repository(object: &EcrRepository, context: &Context) -> Result<Act
 }
 
 async fn release(object: &EcrRepository, context: &Context) -> Result<Released, Stop> {
-    // Retain needs no registry and no AWS: it is the way out when these are gone.
-    if object.spec.deletion_policy == Some(DeletionPolicy::Retain) {
-        return Ok(Released::Kept("deletionPolicy is Retain".to_owned()));
+    let name = &object.spec.registry_ref.name;
+    // What stays needs no AWS, and no registry that works: that is the way out when these are gone.
+    let known = context.registries.object(name).ok();
+    let told = object.status.as_ref().and_then(|status| status.deletion_policy);
+    if let Some(why) = stays(&object.spec, known.as_ref().map(|registry| &registry.spec), told) {
+        return Ok(Released::Kept(why.to_owned()));
     }
-    if object.spec.mode == Mode::Plan {
-        return Ok(Released::Kept("mode is Plan".to_owned()));
-    }
-    let registry = context.registries.resolve(&object.spec.registry_ref.name).await?;
+    let registry = context.registries.resolve(name).await?;
     registry.works()?;
     let doomed = doomed(object, &registry, context)?;
-    if doomed.plan_only {
-        return Ok(Released::Kept(format!("EcrRegistry {} is in mode Plan", registry.name)));
-    }
-    if !crate::core::repository::deletes(doomed.deletion) {
-        return Ok(Released::Kept("deletionPolicy is Retain".to_owned()));
-    }
     still_so(object, context).await?;
     delete(object, context, &registry, &doomed).await
 }
@@ -100,9 +95,8 @@ async fn delete(
         return Ok(Released::Deleted);
     }
     let Some(tags) = ecr.tags(&doomed.arn).await.map_err(told)? else {
-        let held = object.status.as_ref().filter(|status| status.repository_arn.is_some());
-        if held.and_then(|status| status.created_at.as_ref()).is_some_and(|created| is_young(created.0)) {
-            let message = "ECR doesn't show the repository yet that it created a moment ago";
+        if may_be_created_at(object, context).is_some_and(is_young) {
+            let message = "ECR shows no such repository, and may have created it a moment ago";
             return Err(Problem::new(Reason::Transient, message).into());
         }
         return Ok(Released::Kept(format!("there is no repository {}", doomed.name)));
@@ -120,6 +114,14 @@ async fn delete(
         Err(error) if error.kind == Kind::NotEmpty => Err(Stop::Problem(not_empty(&ecr, doomed).await)),
         Err(error) => Err(Stop::Problem(told(error))),
     }
+}
+
+/// When the repository was created, or may have been: that it wasn't told doesn't mean that it didn't happen.
+fn may_be_created_at(object: &EcrRepository, context: &Context) -> Option<Timestamp> {
+    let held = object.status.as_ref().filter(|status| status.repository_arn.is_some());
+    let told = held.and_then(|status| status.created_at.as_ref()).map(|created| created.0);
+    let born = object.metadata.creation_timestamp.as_ref().map(|created| created.0);
+    told.or_else(|| context.checks.may_be_created_at(&object.uid().unwrap_or_default(), born))
 }
 
 /// The right is checked again at the very end: it may have been withdrawn.
@@ -201,7 +203,7 @@ mod tests {
         let meta = |uid: &str, generation, deleted: bool| ObjectMeta {
             uid: Some(uid.to_owned()),
             generation: Some(generation),
-            deletion_timestamp: deleted.then_some(Time(jiff::Timestamp::UNIX_EPOCH)),
+            deletion_timestamp: deleted.then_some(Time(Timestamp::UNIX_EPOCH)),
             ..ObjectMeta::default()
         };
         let known = meta("u1", 3, true);

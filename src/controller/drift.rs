@@ -10,11 +10,13 @@ use kube::ResourceExt;
 use kube::runtime::reflector::ObjectRef;
 
 use crate::api::EcrRepository;
-use crate::aws::Priority;
+use crate::aws::{AwsError, Priority};
 use crate::controller::context::Context;
 use crate::controller::registries::Registry;
 use crate::controller::repository_parse::{applied, desired, held};
+use crate::core::hosts::repository_arn;
 use crate::core::policy::WantedPolicy;
+use crate::core::reason::{Class, Problem};
 use crate::core::repository::{Aspect, Core, Desired, Digests, Wanted, check_every, core_steps, missing_tags};
 
 /// Where `readBudgetPerHour` isn't set.
@@ -88,12 +90,12 @@ async fn compare(registry: &Registry, context: &Context, declared: &[Declared]) 
         context.snapshots.take(&registry.name, &ecr, names, now),
         context.snapshots.tags(&registry.name, &tagging, &arns, now)
     );
-    let cores = cores
-        .inspect_err(|error| {
-            tracing::warn!(registry = registry.name, %error, "no snapshot");
-            context.registries.snapshot_failed(&registry.name);
-        })
-        .ok();
+    let cores = cores.inspect_err(|error| {
+        tracing::warn!(registry = registry.name, %error, "no snapshot");
+        context.registries.snapshot_failed(&registry.name);
+    });
+    context.registries.set_blindness(&registry.name, cores.as_ref().err().and_then(|error| blindness(registry, error)));
+    let cores = cores.ok();
     let tags = tags
         .inspect_err(|error| tracing::info!(registry = registry.name, %error, "tags are read one by one, in turns"))
         .unwrap_or_default();
@@ -111,6 +113,18 @@ async fn compare(registry: &Registry, context: &Context, declared: &[Declared]) 
             suspect(object, context, &[Aspect::Tags]);
         }
     }
+}
+
+/// A permission that is missing is told: what only snapshots show of repositories that change behind our back goes unseen.
+fn blindness(registry: &Registry, error: &AwsError) -> Option<Problem> {
+    let problem = error.problem(&repository_arn(&registry.region, &registry.account, "*"));
+    (problem.reason.class() == Class::Stalled).then(|| {
+        let message = format!(
+            "nobody sees what others change in the mutability and scanning of repositories, nor whether they are still there: {}",
+            problem.message
+        );
+        Problem::new(problem.reason, message)
+    })
 }
 
 /// The calls that a check of the repository takes: its tags, where no snapshot shows them, and each policy that is declared.

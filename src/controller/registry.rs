@@ -8,14 +8,14 @@ use jiff::Timestamp;
 use kube::runtime::controller::Action;
 use kube::{Api, ResourceExt};
 
-use crate::api::{EcrRegistry, EcrRegistryStatus, RECONCILE_AT, TokenAccess};
+use crate::api::{EcrRegistry, EcrRegistryStatus, EcrRepository, RECONCILE_AT, TokenAccess};
 use crate::controller::annotations::asks_anew;
 use crate::controller::context::{Change, Context, RegistryChange};
 use crate::controller::drift::{self, Ask};
 use crate::controller::report::transition;
 use crate::core::conditions::{Verdict, conditions};
 use crate::core::hosts::{HostKind, RegistryHost};
-use crate::core::reason::Problem;
+use crate::core::reason::{Problem, Reason};
 
 /// How often the counts in its status are brought up to date.
 const COUNT_EVERY: Duration = Duration::from_secs(10);
@@ -32,12 +32,9 @@ pub async fn reconcile(object: Arc<EcrRegistry>, context: Arc<Context>) -> Resul
     tell_dependants(&object, &context, &name, &status, found.as_ref().err());
 
     let repositories = context.stores.repositories.state_filter(|repository| repository.spec.registry_ref.name == name);
-    let planned = repositories
-        .iter()
-        .filter(|repository| repository.status.as_ref().is_some_and(|status| !status.plan.is_empty()));
+    let planned = repositories.iter().filter(|repository| is_planned(repository));
     status.planned = i64::try_from(planned.count()).ok();
     status.repositories = i64::try_from(repositories.len()).ok();
-    status.last_handled_reconcile_at = object.annotations().get(RECONCILE_AT).cloned();
 
     let uid = object.uid().unwrap_or_default();
     let generation = object.metadata.generation.unwrap_or_default();
@@ -49,8 +46,10 @@ pub async fn reconcile(object: Arc<EcrRegistry>, context: Arc<Context>) -> Resul
         // What is mended on AWS's side can't be watched; how often AWS is asked, the identity's back-off decides.
         Err(problem) => (Verdict::held_up(problem.clone(), false), context.retry(&uid, &problem).min(COUNT_EVERY)),
     };
-    status.observed_generation = Some(generation);
-    status.conditions = conditions(&old.conditions, &verdict, generation, Timestamp::now());
+    // Nobody looked at the generation of one that is suspended.
+    let told_of = if verdict.reason == Reason::Suspended { old.observed_generation } else { Some(generation) };
+    status.observed_generation = told_of;
+    status.conditions = conditions(&old.conditions, &verdict, told_of.unwrap_or(generation), Timestamp::now());
     let api: Api<EcrRegistry> = Api::all(context.client.clone());
     context.statuses.write(&api, &*object, object.status.as_ref(), &status).await?;
     if let Some(event) = transition(&old.conditions, &verdict) {
@@ -58,6 +57,12 @@ pub async fn reconcile(object: Arc<EcrRegistry>, context: Arc<Context>) -> Resul
     }
     context.metrics.reconciled("EcrRegistry", verdict.reason);
     Ok(Action::requeue(next))
+}
+
+/// Whether mode Plan holds back what there is to do.
+fn is_planned(repository: &EcrRepository) -> bool {
+    let conditions = repository.status.iter().flat_map(|status| &status.conditions);
+    conditions.into_iter().any(|condition| condition.reason == Reason::PlanPending.as_str())
 }
 
 /// Fills in what was found; the message says as whom.
@@ -78,11 +83,15 @@ async fn look(object: &EcrRegistry, context: &Context, status: &mut EcrRegistryS
         changed: status.observed_generation != object.metadata.generation,
     };
     status.full_check_every = drift::watch(&registry, context, ask).await.and_then(drift::spelled);
+    status.last_handled_reconcile_at = object.annotations().get(RECONCILE_AT).cloned();
     status.pull_caller_arn = Some(context.registries.caller(&registry, TokenAccess::Pull).await?);
     if registry.spec.push.is_some() {
         context.registries.caller(&registry, TokenAccess::Push).await?;
     }
-    Ok(format!("account {} as {}", registry.account, registry.caller_arn))
+    match context.registries.blindness(&registry.name) {
+        Some(problem) => Err(problem),
+        None => Ok(format!("account {} as {}", registry.account, registry.caller_arn)),
+    }
 }
 
 /// Whoever depends on it looks again when its spec, its account or its usability is other than it was.

@@ -8,6 +8,7 @@ use jiff::{SignedDuration, Timestamp};
 use kube::runtime::reflector::ObjectRef;
 
 use crate::controller::registries::Registries;
+use crate::core::reason::Problem;
 
 /// Where `driftInterval` isn't set.
 const DRIFT_INTERVAL: Duration = Duration::from_mins(10);
@@ -22,6 +23,7 @@ pub(super) struct Round {
     every: Option<Duration>,
     counted: bool,
     next_snapshot: Option<Timestamp>,
+    blindness: Option<Problem>,
 }
 
 impl Registries {
@@ -73,6 +75,17 @@ impl Registries {
             round.next_snapshot = later;
         }
         due
+    }
+
+    /// Why nothing is seen of what snapshots show, if that doesn't pass by itself.
+    #[must_use]
+    pub fn blindness(&self, name: &str) -> Option<Problem> {
+        self.rounds.lock().unwrap_or_else(PoisonError::into_inner).get(name).and_then(|round| round.blindness.clone())
+    }
+
+    /// Sets it.
+    pub fn set_blindness(&self, name: &str, why: Option<Problem>) {
+        self.rounds.lock().unwrap_or_else(PoisonError::into_inner).entry(name.to_owned()).or_default().blindness = why;
     }
 
     /// The snapshot couldn't be taken: the next try needn't wait for the whole interval.

@@ -6,7 +6,7 @@ use kube::Resource;
 use crate::api::{EcrRepositoryStatus, PlanStep};
 use crate::cluster::What;
 use crate::core::conditions::{Verdict, is_ready};
-use crate::core::reason::{Class, Problem};
+use crate::core::reason::{Class, Problem, gather};
 use crate::core::repository;
 
 /// What a pass has to tell.
@@ -15,7 +15,7 @@ pub struct Report {
     /// The status but for its conditions; `None`: as it was.
     pub status: Option<EcrRepositoryStatus>,
     /// What keeps the object from its declared state.
-    pub problem: Option<Problem>,
+    pub problems: Vec<Problem>,
     /// What was done.
     pub events: Vec<What>,
     /// What Ready says if nothing keeps it.
@@ -28,15 +28,15 @@ impl Report {
     /// A pass that got nowhere.
     #[must_use]
     pub fn problem(problem: Problem) -> Self {
-        Self { status: None, problem: Some(problem), events: Vec::new(), ready: String::new(), differs: false }
+        Self { status: None, problems: vec![problem], events: Vec::new(), ready: String::new(), differs: false }
     }
 
     /// The verdict, given the conditions so far.
     pub fn verdict<K: Resource>(&self, object: &K, old: &[Condition], observed: Option<i64>) -> Verdict {
         let generation = object.meta().generation.unwrap_or_default();
         let was_converged = !self.differs && observed == Some(generation) && is_ready(old, generation);
-        match &self.problem {
-            Some(problem) => Verdict::held_up(problem.clone(), was_converged),
+        match gather(&self.problems) {
+            Some(problem) => Verdict::held_up(problem, was_converged),
             None => Verdict::ready(self.ready.clone()),
         }
     }

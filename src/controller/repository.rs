@@ -17,9 +17,9 @@ use crate::controller::report::Report;
 use crate::controller::repository_apply::{Outcome, exists_already, step_through};
 use crate::controller::repository_observe::{Glance, Seen, glance, observe};
 use crate::controller::repository_parse::{Stop, applied, desired, held, is_young};
-use crate::controller::repository_status::{report, told};
+use crate::controller::repository_status::{report, told, unknown};
 use crate::controller::{deletion, export};
-use crate::core::reason::{Problem, Reason, gather};
+use crate::core::reason::{Problem, Reason};
 use crate::core::repository::{self, Aspect, Desired, Digests, Observed};
 
 /// What a snapshot can't show of everybody: each repository has its turn.
@@ -60,8 +60,7 @@ pub async fn reconcile(object: Arc<EcrRepository>, context: Arc<Context>) -> Res
 /// The repository comes first: what is exported is its status.
 async fn with_export(object: &EcrRepository, context: &Context, mut report: Report) -> Report {
     if let Some(status) = report.status.as_mut().filter(|_| export::is_wanted(object)) {
-        let problem = export::bring_about(object, context, status).await;
-        report.problem = gather(&report.problem.into_iter().chain(problem).collect::<Vec<_>>());
+        report.problems.extend(export::bring_about(object, context, status).await);
     }
     report
 }
@@ -73,21 +72,29 @@ async fn pass(object: &EcrRepository, context: &Context) -> Result<Report, Stop>
     stays_in_place(object, &desired)?;
     let ecr = registry.ecr();
     let look = look(object, context, &registry, &desired);
-    make_durable(object, &desired, context, look == Look::Create).await?;
-    let (aspects, seen) = match look {
+    let lives = make_durable(object, &desired, context).await?;
+    let blind = look == Look::Create;
+    let aspects = match look {
         Look::None => return Ok(told(object, context, &registry, &desired, &[], &Outcome::nothing(&desired))),
-        Look::Create => (Aspect::ALL.to_vec(), Seen::nothing()),
+        Look::Create => Aspect::ALL.to_vec(),
         Look::Policies => {
             let Glance { differs, unseen } = glance(object, &ecr, &desired).await;
             if !differs {
                 let outcome = Outcome { unseen, ..Outcome::nothing(&desired) };
                 return Ok(told(object, context, &registry, &desired, &[Aspect::Lifecycle, Aspect::Policy], &outcome));
             }
-            look_at(object, context, &ecr, &desired, IN_TURN.to_vec()).await?
+            IN_TURN.to_vec()
         }
-        Look::At(aspects) => look_at(object, context, &ecr, &desired, aspects).await?,
+        Look::At(aspects) => aspects,
     };
-    let outcome = step_through(object, context, &registry, &ecr, &desired, seen).await?;
+    let seen = if blind { Ok(Seen::nothing()) } else { look_at(object, &ecr, &desired, &aspects).await };
+    let seen = match seen {
+        Ok(seen) => seen,
+        Err(problem) => return Ok(unknown(object, &aspects, problem)),
+    };
+    // Where nothing is there, everything is to be made.
+    let aspects = if seen.observed.is_some() { aspects } else { Aspect::ALL.to_vec() };
+    let outcome = Box::pin(step_through(object, context, &registry, &ecr, &desired, seen, lives)).await?;
     if !exists_already(&outcome) {
         return Ok(told(object, context, &registry, &desired, &aspects, &outcome));
     }
@@ -96,24 +103,15 @@ async fn pass(object: &EcrRepository, context: &Context) -> Result<Report, Stop>
         let message = format!("repository {} exists and isn't shown yet", desired.name);
         return Err(Problem::new(Reason::Transient, message).into());
     }
-    let outcome = step_through(object, context, &registry, &ecr, &desired, seen).await?;
+    let outcome = Box::pin(step_through(object, context, &registry, &ecr, &desired, seen, lives)).await?;
     Ok(told(object, context, &registry, &desired, &Aspect::ALL, &outcome))
 }
 
-/// What is there of these aspects; of all of them where nothing is.
-async fn look_at(
-    object: &EcrRepository,
-    context: &Context,
-    ecr: &Ecr,
-    desired: &Desired,
-    aspects: Vec<Aspect>,
-) -> Result<(Vec<Aspect>, Seen), Stop> {
-    let seen = Box::pin(observe(object, ecr, desired, &aspects)).await?;
+/// What is there of these aspects.
+async fn look_at(object: &EcrRepository, ecr: &Ecr, desired: &Desired, aspects: &[Aspect]) -> Result<Seen, Problem> {
+    let seen = Box::pin(observe(object, ecr, desired, aspects)).await?;
     visible_by_now(object, desired, seen.observed.as_ref())?;
-    if seen.observed.is_none() {
-        still_lives(object, context).await?;
-    }
-    Ok((if seen.observed.is_some() { aspects } else { Aspect::ALL.to_vec() }, seen))
+    Ok(seen)
 }
 
 fn asked_anew(object: &EcrRepository) -> bool {
@@ -157,28 +155,18 @@ fn stays_in_place(object: &EcrRepository, desired: &Desired) -> Result<(), Probl
     }
 }
 
-/// Nothing is created before the finalizer is durable, nor for an object that is gone: the cache may lag. There is a
-/// finalizer only where deletion has something to do.
-async fn make_durable(object: &EcrRepository, desired: &Desired, context: &Context, creates: bool) -> Result<(), Stop> {
+/// Nothing is created before the finalizer is durable. There is one only where deletion has something to do. Returns
+/// whether the API server was asked, and knows the object.
+async fn make_durable(object: &EcrRepository, desired: &Desired, context: &Context) -> Result<bool, Stop> {
     let api: Api<EcrRepository> = Api::namespaced(context.client.clone(), &desired.owner.namespace);
     let wanted = (repository::deletes(desired.deletion) && !desired.plan_only) || export::is_wanted(object);
     let written = object.finalizers().iter().any(|name| name == FINALIZER) != wanted;
     match set_finalizer(&api, object, wanted).await {
-        Ok(now) if now.metadata.deletion_timestamp.is_some() => return Err(Stop::Superseded),
-        Ok(_) => {}
-        Err(error) if is_conflict(&error) || is_not_found(&error) => return Err(Stop::Superseded),
-        Err(error) => return Err(error.into()),
+        Ok(now) if now.metadata.deletion_timestamp.is_some() => Err(Stop::Superseded),
+        Ok(_) => Ok(written),
+        Err(error) if is_conflict(&error) || is_not_found(&error) => Err(Stop::Superseded),
+        Err(error) => Err(error.into()),
     }
-    if creates && !written { still_lives(object, context).await } else { Ok(()) }
-}
-
-/// What is about to be created is for an object that is there: the cache may lag, and both may have gone together.
-async fn still_lives(object: &EcrRepository, context: &Context) -> Result<(), Stop> {
-    let api: Api<EcrRepository> = Api::namespaced(context.client.clone(), &object.namespace().unwrap_or_default());
-    let live = api.get_metadata_opt(&object.name_any()).await?;
-    let lives =
-        live.is_some_and(|live| live.metadata.uid == object.metadata.uid && live.metadata.deletion_timestamp.is_none());
-    if lives { Ok(()) } else { Err(Stop::Superseded) }
 }
 
 fn visible_by_now(object: &EcrRepository, desired: &Desired, observed: Option<&Observed>) -> Result<(), Problem> {

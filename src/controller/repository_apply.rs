@@ -1,7 +1,7 @@
 //! The steps of a plan, taken one by one, and what became of each.
 
-use kube::Api;
-use kube::runtime::reflector::ObjectRef;
+use jiff::Timestamp;
+use kube::{Api, ResourceExt};
 
 use crate::api::EcrRepository;
 use crate::aws::{AwsError, Ecr, Kind};
@@ -11,8 +11,9 @@ use crate::controller::registries::Registry;
 use crate::controller::repository_observe::Seen;
 use crate::controller::repository_parse::{Stop, held};
 use crate::controller::repository_status::UNMARKED;
+use crate::core::hosts::repository_arn;
 use crate::core::ownership::{Claim, Ownership, ownership};
-use crate::core::repository::{self, Aspect, Desired, Guard, Observed, Plan, Reading, Step};
+use crate::core::repository::{self, Aspect, Creation, Desired, Guard, Observed, Plan, Reading, Step};
 
 /// What one pass did.
 #[derive(Debug, Default)]
@@ -50,7 +51,7 @@ pub(super) fn exists_already(outcome: &Outcome) -> bool {
     outcome.failed.iter().any(|(step, error)| matches!(step, Step::Create(_)) && error.kind == Kind::AlreadyExists)
 }
 
-/// Plans, and takes the steps unless something forbids it.
+/// Plans, and takes the steps unless something forbids it. `lives`: the API server has just said that the object is there.
 pub(super) async fn step_through(
     object: &EcrRepository,
     context: &Context,
@@ -58,6 +59,7 @@ pub(super) async fn step_through(
     ecr: &Ecr,
     desired: &Desired,
     Seen { observed, unseen }: Seen,
+    lives: bool,
 ) -> Result<Outcome, Stop> {
     let status = object.status.clone().unwrap_or_default();
     let ownership = match &observed {
@@ -76,26 +78,32 @@ pub(super) async fn step_through(
     let plan = repository::plan(desired, observed.as_ref(), &guard);
     let mut outcome = Outcome { observed, plan, stripped, unseen, reclaims, ..Outcome::default() };
     if outcome.plan.blocked.is_none() {
-        take(ecr, desired, policy_is_ours, &mut outcome).await;
+        if !lives && outcome.plan.steps.iter().any(|step| matches!(step, Step::Create(_))) {
+            still_lives(object, context).await?;
+        }
+        take(context, ecr, desired, policy_is_ours, &mut outcome).await;
     }
     Ok(outcome)
 }
 
+/// Nothing is created for an object that is gone: the cache may lag.
+async fn still_lives(object: &EcrRepository, context: &Context) -> Result<(), Stop> {
+    let api: Api<EcrRepository> = Api::namespaced(context.client.clone(), &object.namespace().unwrap_or_default());
+    let live = api.get_metadata_opt(&object.name_any()).await?;
+    let same =
+        live.is_some_and(|live| live.metadata.uid == object.metadata.uid && live.metadata.deletion_timestamp.is_none());
+    if same { Ok(()) } else { Err(Stop::Superseded) }
+}
+
 /// A gate that fails ends it; any other failure doesn't hold back the rest.
-async fn take(ecr: &Ecr, desired: &Desired, policy_is_ours: bool, outcome: &mut Outcome) {
+async fn take(context: &Context, ecr: &Ecr, desired: &Desired, policy_is_ours: bool, outcome: &mut Outcome) {
     for step in outcome.plan.steps.clone() {
         let Some(step) = up_to_date(step, ecr, desired, policy_is_ours, outcome).await else {
             continue;
         };
         let result = match &step {
-            Step::Create(creation) => ecr.create(desired.name.as_str(), creation).await.map(|core| {
-                let tags = creation.tags.clone();
-                outcome.observed = Some(Observed {
-                    core: Reading::Found(core),
-                    tags,
-                    lifecycle: Reading::Absent,
-                    policy: Reading::Absent,
-                });
+            Step::Create(creation) => create(creation, context, ecr, desired).await.map(|created| {
+                outcome.observed = Some(created);
             }),
             step => ecr.perform(desired.name.as_str(), &desired.arn, step).await,
         };
@@ -136,6 +144,22 @@ async fn up_to_date(
     }
 }
 
+async fn create(creation: &Creation, context: &Context, ecr: &Ecr, desired: &Desired) -> Result<Observed, AwsError> {
+    let uid = &desired.owner.uid;
+    context.checks.creating(uid, Timestamp::now());
+    let created = ecr.create(desired.name.as_str(), creation).await;
+    if created.as_ref().is_err_and(|error| matches!(error.kind, Kind::Denied | Kind::Invalid)) {
+        context.checks.not_created(uid);
+    }
+    let tags = creation.tags.clone();
+    created.map(|core| Observed {
+        core: Reading::Found(core),
+        tags,
+        lifecycle: Reading::Absent,
+        policy: Reading::Absent,
+    })
+}
+
 async fn whose(
     object: &EcrRepository,
     context: &Context,
@@ -153,9 +177,22 @@ async fn whose(
         return Ok(seen);
     };
     // An owner that no longer exists counts as nobody; the cache may lag, so the API server is asked.
-    let reference = ObjectRef::new(&sibling.name).within(&sibling.namespace);
-    let known = context.stores.repositories.get(&reference).is_some();
     let api: Api<EcrRepository> = Api::namespaced(context.client.clone(), &sibling.namespace);
-    let exists = known || api.get_metadata_opt(&sibling.name).await?.is_some();
+    let exists = match api.get_opt(&sibling.name).await? {
+        Some(other) => {
+            other.metadata.uid.as_ref() == Some(&sibling.uid) || declares(&other, context, &desired.arn).await
+        }
+        None => false,
+    };
     Ok(if exists { seen } else { Ownership::Nobody })
+}
+
+/// Whether an object declares the repository `arn`, as far as that can be told: one made anew under the name of the owner
+/// may be about another repository.
+async fn declares(object: &EcrRepository, context: &Context, arn: &str) -> bool {
+    let name = object.spec.name.clone().unwrap_or_else(|| object.name_any());
+    match context.registries.resolve(&object.spec.registry_ref.name).await {
+        Ok(registry) => repository_arn(&registry.region, &registry.account, &name) == arn,
+        Err(_) => arn.ends_with(&format!(":repository/{name}")),
+    }
 }

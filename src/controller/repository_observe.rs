@@ -2,6 +2,7 @@
 
 use crate::api::EcrRepository;
 use crate::aws::{AwsError, Ecr};
+use crate::controller::repository_parse::held;
 use crate::controller::repository_status::POLICY;
 use crate::core::lifecycle::LifecycleDocument;
 use crate::core::ownership::Owner;
@@ -36,17 +37,27 @@ pub(super) async fn observe(
     aspects: &[Aspect],
 ) -> Result<Seen, Problem> {
     let name = desired.name.as_str();
+    let told = |error: AwsError| error.problem(&desired.arn);
+    // Where nothing was there so far, the tags tell whether there is anything to look at.
+    let first = if held(object, desired).is_none() {
+        let Some(tags) = ecr.tags(&desired.arn).await.map_err(told)? else {
+            return Ok(Seen::nothing());
+        };
+        Some(tags)
+    } else {
+        None
+    };
+    let tags = async { if first.is_some() { Ok(first) } else { ecr.tags(&desired.arn).await } };
     let core = async { if aspects.contains(&Aspect::Core) { Some(ecr.describe(name).await) } else { None } };
     let policies = policies(object, ecr, desired, aspects);
-    let (tags, core, (lifecycle, policy)) = futures::join!(ecr.tags(&desired.arn), core, policies);
-    let told = |error: AwsError| error.problem(&desired.arn);
+    let (tags, core, (lifecycle, policy)) = futures::join!(tags, core, policies);
     let mut seen = Seen::default();
     let Some(tags) = tags.map_err(told)? else {
         return Ok(seen);
     };
     let core = match core {
         // Where the tags name nobody, the creation time tells whether it is still the same repository.
-        None | Some(Err(_)) if Owner::read(&tags).is_none() => Some(ecr.describe(name).await.map_err(told)?),
+        None | Some(Err(_)) if !Owner::is_told(&tags) => Some(ecr.describe(name).await.map_err(told)?),
         Some(Ok(core)) => Some(core),
         Some(Err(error)) => {
             seen.unseen.push((Aspect::Core, error));

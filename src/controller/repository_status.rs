@@ -16,8 +16,8 @@ use crate::controller::repository_apply::Outcome;
 use crate::controller::repository_parse::{applied, held};
 use crate::core::conditions::conditions;
 use crate::core::policy::WantedPolicy;
-use crate::core::reason::{Class, Problem, Reason, gather};
-use crate::core::repository::{Aspect, Core, Desired, Digests, Step, Wanted, failing_for, next_check, patient};
+use crate::core::reason::{Class, Problem, Reason, most_urgent};
+use crate::core::repository::{Aspect, Core, Desired, Digests, Step, Wanted, next_check, patient};
 use crate::core::token::wait;
 
 /// In `status.managedPolicies`.
@@ -37,7 +37,7 @@ pub(super) fn told(
     outcome: &Outcome,
 ) -> Report {
     let old = object.status.clone().unwrap_or_default();
-    let problem = gather(&problems(object, context, desired, outcome));
+    let problems = problems(context, desired, read, outcome);
     let failed: Vec<_> = outcome.failed.iter().map(|(step, _)| step.clone()).collect();
     let to_do = if outcome.plan.blocked.is_some() { &outcome.plan.steps } else { &failed };
     let mut status = EcrRepositoryStatus {
@@ -52,25 +52,28 @@ pub(super) fn told(
         ..old.clone()
     };
     let is_held = held(object, desired).is_some();
+    // What couldn't be marked as ours isn't.
+    let is_ours = is_held || !outcome.failed.iter().any(|(step, _)| step.is_gate());
     let blocked = outcome.plan.blocked.as_ref();
     let core = outcome.observed.as_ref().and_then(|there| there.core.found());
-    if let Some(core) = core.filter(|_| blocked.is_none_or(|problem| problem.reason == Reason::PlanPending && is_held))
+    if let Some(core) =
+        core.filter(|_| is_ours && blocked.is_none_or(|problem| problem.reason == Reason::PlanPending && is_held))
     {
         describe(&mut status, core, &outcome.done);
     }
     let mut events: Vec<_> = outcome.done.iter().map(|step| What::done(step.action(), step.detail())).collect();
-    if blocked.is_none() {
+    if blocked.is_none() && is_ours {
         let (well, unwell) = brought_about(read, outcome);
         remember(&mut status, &old, desired, read, outcome, well.contains(&Aspect::Policy));
         let (before, wanted) = (applied(object), Digests::of(desired));
-        let stale = before.stale(&wanted);
-        // An aspect that was in force before this pass and had to be brought about again: somebody else changed it.
+        let never = before.never(&wanted);
+        // An aspect that was once brought about and had to be again: somebody else changed it.
         let repaired: Vec<_> =
-            outcome.done.iter().filter(|step| is_held && !stale.contains(&step.aspect())).cloned().collect();
+            outcome.done.iter().filter(|step| is_held && !never.contains(&step.aspect())).cloned().collect();
         if !repaired.is_empty() {
             status.drift = Some(Drift { last_detected: now_in_seconds().into(), actions: steps_told(&repaired) });
         }
-        status.applied_digest = Some(before.with(&wanted, &well).without(&unwell).text());
+        status.applied_digest = Some(before.with(&wanted, &well).doubting(&unwell).text());
         if let Some(event) = released(&old, desired) {
             events.push(event);
         }
@@ -81,21 +84,43 @@ pub(super) fn told(
         if !read.is_empty() && outcome.all_well() {
             context.checks.done(&desired.owner.uid, Timestamp::now());
         }
+    } else {
+        let differ: Vec<_> = outcome.plan.steps.iter().map(Step::aspect).collect();
+        doubt(&mut status, &differ);
     }
     let scanning = context.registries.scanning(&registry.name).filter(|_| desired.scan_on_push.is_some());
     let scanning =
         scanning.map(|how| format!("; registry-level scanning decides ({how}), not imageScanningConfiguration"));
     let ready = format!("the repository is as declared{}", scanning.unwrap_or_default());
-    Report { status: Some(status), problem, events, ready, differs: !outcome.failed.is_empty() }
+    Report { status: Some(status), problems, events, ready, differs: !outcome.failed.is_empty() }
 }
 
-fn problems(object: &EcrRepository, context: &Context, desired: &Desired, outcome: &Outcome) -> Vec<Problem> {
+/// A pass that couldn't see what it was to look at: that it is as declared isn't known any more.
+pub(super) fn unknown(object: &EcrRepository, aspects: &[Aspect], problem: Problem) -> Report {
+    let mut status = object.status.clone().unwrap_or_default();
+    doubt(&mut status, aspects);
+    Report { status: Some(status), ..Report::problem(problem) }
+}
+
+/// What is known to be otherwise, and wasn't put right, is looked at in every pass until it is: after a restart too.
+fn doubt(status: &mut EcrRepositoryStatus, aspects: &[Aspect]) {
+    if let Some(digest) = &mut status.applied_digest {
+        *digest = Digests::parse(digest).doubting(aspects).text();
+    }
+}
+
+fn problems(context: &Context, desired: &Desired, read: &[Aspect], outcome: &Outcome) -> Vec<Problem> {
     let mut problems: Vec<_> = outcome.plan.problems.iter().map(|(_, problem)| problem.clone()).collect();
     problems.extend(outcome.plan.blocked.clone());
-    let is_told = object.status.as_ref().is_some_and(|old| old.observed_generation == object.metadata.generation);
-    let failing_for = failing_for(context.attempts.failing_since(&desired.owner.uid), is_told, Timestamp::now());
+    let (uid, now) = (&desired.owner.uid, Timestamp::now());
+    let is_policy = |(step, _): &(Step, _)| step.aspect() == Aspect::Policy;
+    if read.contains(&Aspect::Policy) && !outcome.failed.iter().any(is_policy) {
+        context.checks.accepted(uid);
+    }
     let failed = outcome.failed.iter();
-    problems.extend(failed.map(|(step, error)| patient(step, error.problem(&desired.arn), failing_for)));
+    problems.extend(
+        failed.map(|(step, error)| patient(step, error.problem(&desired.arn), context.checks.refused(uid, step, now))),
+    );
     problems.extend(outcome.unseen.iter().map(|(_, error)| error.problem(&desired.arn)));
     problems
 }
@@ -123,12 +148,19 @@ fn remember(
     policy_is_in_force: bool,
 ) {
     let claimed = !outcome.failed.iter().any(|(step, _)| step.is_gate());
-    if read.contains(&Aspect::Tags) && claimed {
-        let kept = outcome.failed.iter().flat_map(|(step, _)| match step {
-            Step::UntagResource(keys) => keys.clone(),
-            _ => Vec::new(),
-        });
-        status.managed_tags = desired.tags.keys().cloned().chain(kept).collect::<BTreeSet<_>>().into_iter().collect();
+    if read.contains(&Aspect::Tags) && claimed && !desired.is_invalid(Aspect::Tags) {
+        let mut ours: BTreeSet<_> = desired.tags.keys().collect();
+        for (step, _) in &outcome.failed {
+            match step {
+                Step::UntagResource(keys) => ours.extend(keys),
+                // Another's tag may be there in its stead.
+                Step::TagResource(tags) => {
+                    ours.retain(|key| !tags.contains_key(*key) || old.managed_tags.contains(key));
+                }
+                _ => {}
+            }
+        }
+        status.managed_tags = ours.into_iter().cloned().collect();
     }
     let had_policy = old.managed_policies.iter().any(|name| name == POLICY);
     let failed = outcome.failed.iter().map(|(step, _)| step.aspect());
@@ -197,9 +229,11 @@ pub(super) async fn report(object: &EcrRepository, context: &Context, report: Re
         context.events.tell(object, event).await;
     }
     context.metrics.reconciled("EcrRepository", verdict.reason);
-    Ok(match &report.problem {
-        Some(problem) if problem.reason.class() == Class::Retrying => Action::requeue(context.retry(&uid, problem)),
-        // What waits for a person is looked at in its turn, and not more often than before it waited.
+    Ok(match most_urgent(&report.problems) {
+        Some(problem) if problem.reason.class() == Class::Retrying || problem.reason.is_mended_unseen() => {
+            Action::requeue(context.retry(&uid, problem))
+        }
+        // What waits for a change that is seen is looked at in its turn, and not more often than before it waited.
         Some(problem) => {
             let every = context.registries.check_every(&object.spec.registry_ref.name).unwrap_or_default();
             Action::requeue(context.retry(&uid, problem).max(every))

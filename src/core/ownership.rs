@@ -49,6 +49,12 @@ impl Owner {
         })
     }
 
+    /// Whether the tags name one CR, and no less.
+    #[must_use]
+    pub fn is_told(tags: &Tags) -> bool {
+        Self::read(tags).is_some_and(|owner| !owner.uid.is_empty())
+    }
+
     fn is_named_like(&self, other: &Self) -> bool {
         self.namespace == other.namespace && self.name == other.name
     }
@@ -74,6 +80,8 @@ pub enum Ownership {
     Returning,
     /// The claimant's, but somebody took the tags away: they are put back.
     Stripped,
+    /// The claimant held it, and it isn't the claimant's any more: whoever yields ends the flip-flop. Says why.
+    Lost(String),
     /// Nobody's; free to adopt.
     Nobody,
     /// Another CR's of this cluster: to be adopted only if that CR is gone.
@@ -89,42 +97,51 @@ const MARKS: &[(&str, &str)] = &[
     ("aws:cloudformation:", "CloudFormation"),
 ];
 
-/// Decides it from the tags and, where these name nobody, the repository's creation time.
+/// Decides it from the tags and, where these don't name one CR, the repository's creation time.
 #[must_use]
 pub fn ownership(tags: &Tags, created_at: Option<Timestamp>, claim: &Claim) -> Ownership {
     let me = &claim.owner;
-    let Some(owner) = Owner::read(tags) else {
-        return unmarked(tags, created_at, claim);
-    };
-    if owner.id == me.id && owner.uid == me.uid {
+    let owner = Owner::read(tags);
+    if owner.as_ref().is_some_and(|owner| owner.id == me.id && owner.uid == me.uid) {
         return Ownership::Ours;
     }
-    let passes = owner.id == me.id || claim.take_over_from.contains(&owner.id);
-    match (passes && owner.is_named_like(me), claim.held_since) {
-        (true, None) => Ownership::Returning,
-        // It was ours and bears another UID now: two live clusters with one owner id. Whoever yields ends the flip-flop.
-        (true, Some(_)) => Ownership::Other(format!(
-            "the EcrRepository {}/{} with UID {} (owner id {}), which took it over while this one held it",
-            owner.namespace, owner.name, owner.uid, owner.id
-        )),
-        (false, _) if owner.id == me.id => Ownership::Sibling(owner),
-        (false, _) => Ownership::Other(format!(
-            "the EcrRepository {}/{} of the cluster with owner id {}",
-            owner.namespace, owner.name, owner.id
-        )),
+    match claim.held_since {
+        Some(held) if !Owner::is_told(tags) && Some(held) == created_at => Ownership::Stripped,
+        Some(_) => Ownership::Lost(lost(tags, owner)),
+        None => owner.map_or_else(|| unmarked(tags), |owner| of_another(owner, claim)),
     }
 }
 
-fn unmarked(tags: &Tags, created_at: Option<Timestamp>, claim: &Claim) -> Ownership {
-    let mark = MARKS.iter().find(|(prefix, _)| tags.keys().any(|key| key.starts_with(prefix)));
-    match (mark, claim.held_since) {
-        (Some((_, manager)), _) => Ownership::Other((*manager).to_owned()),
-        (None, Some(held)) if Some(held) == created_at => Ownership::Stripped,
-        (None, Some(_)) => {
-            Ownership::Other("somebody who deleted and re-created it without this operator's tags".to_owned())
-        }
-        (None, None) => Ownership::Nobody,
+fn of_another(owner: Owner, claim: &Claim) -> Ownership {
+    let me = &claim.owner;
+    let passes = owner.id == me.id || claim.take_over_from.contains(&owner.id);
+    if passes && owner.is_named_like(me) {
+        Ownership::Returning
+    } else if owner.id == me.id {
+        Ownership::Sibling(owner)
+    } else {
+        Ownership::Other(format!(
+            "the EcrRepository {}/{} of the cluster with owner id {}",
+            owner.namespace, owner.name, owner.id
+        ))
     }
+}
+
+fn unmarked(tags: &Tags) -> Ownership {
+    manager(tags).map_or(Ownership::Nobody, |manager| Ownership::Other(manager.to_owned()))
+}
+
+fn manager(tags: &Tags) -> Option<&'static str> {
+    let mark = MARKS.iter().find(|(prefix, _)| tags.keys().any(|key| key.starts_with(prefix)));
+    mark.map(|(_, manager)| *manager)
+}
+
+fn lost(tags: &Tags, owner: Option<Owner>) -> String {
+    if let Some(Owner { id, namespace, name, uid }) = owner {
+        return format!("the EcrRepository {namespace}/{name} with UID {uid} (owner id {id}) took it over");
+    }
+    let by = manager(tags).unwrap_or("somebody");
+    format!("{by} deleted and re-created it without this operator's tags")
 }
 
 #[cfg(test)]
@@ -171,9 +188,15 @@ mod tests {
 
     #[test]
     fn two_live_clusters_do_not_flip_flop() {
-        let taken = owner("cluster", "team-a", "app", "u2").tags();
-        let held = Claim { held_since: Some(CREATED), ..claim() };
-        assert!(matches!(seen(&taken, &held), Ownership::Other(_)));
+        let held = Claim { held_since: Some(CREATED), take_over_from: vec!["passed".into()], ..claim() };
+        for (taken, by) in [
+            (owner("cluster", "team-a", "app", "u2"), "the same manifest with the same owner id"),
+            (owner("cluster", "team-b", "web", "u2"), "another manifest with the same owner id"),
+            (owner("elsewhere", "team-a", "app", "u2"), "another owner id"),
+            (owner("passed", "team-a", "app", "u2"), "an owner id that passes on what it has"),
+        ] {
+            assert!(matches!(seen(&taken.tags(), &held), Ownership::Lost(told) if told.contains("u2")), "{by}");
+        }
     }
 
     #[test]
@@ -211,6 +234,19 @@ mod tests {
         let held = Claim { held_since: Some(CREATED), ..claim() };
         assert_eq!(seen(&Tags::new(), &held), Ownership::Stripped);
         let later = CREATED + std::time::Duration::from_secs(1);
-        assert!(matches!(ownership(&Tags::new(), Some(later), &held), Ownership::Other(_)));
+        assert!(matches!(ownership(&Tags::new(), Some(later), &held), Ownership::Lost(_)));
+        assert!(matches!(ownership(&Tags::new(), None, &held), Ownership::Lost(_)), "not known to be the same");
+    }
+
+    #[test]
+    fn what_was_held_and_stripped_is_ours_whatever_other_marks_and_remains_of_ours_there_are() {
+        let held = Claim { held_since: Some(CREATED), ..claim() };
+        let acks = Tags::from([("services.k8s.aws/namespace".to_owned(), "x".to_owned())]);
+        assert_eq!(seen(&acks, &held), Ownership::Stripped, "taken over from ACK, which then took our tags off");
+        let mut no_uid = me().tags();
+        no_uid.remove(UID);
+        assert_eq!(seen(&no_uid, &held), Ownership::Stripped);
+        let later = CREATED + std::time::Duration::from_secs(1);
+        assert!(matches!(ownership(&acks, Some(later), &held), Ownership::Lost(told) if told.contains("ACK")));
     }
 }

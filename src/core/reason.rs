@@ -148,6 +148,14 @@ impl Reason {
     }
 }
 
+impl Reason {
+    /// Whether what mends it is done in AWS, where nobody sees it happen: a permission, a role that a policy names.
+    #[must_use]
+    pub fn is_mended_unseen(self) -> bool {
+        matches!(self, Self::Denied | Self::Invalid)
+    }
+}
+
 impl fmt::Display for Reason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.as_str())
@@ -191,9 +199,35 @@ pub fn gather(problems: &[Problem]) -> Option<Problem> {
     Some(Problem { reason: lead.reason, message: messages.join("; ") })
 }
 
+/// The problem that is tried again first: what passes by itself, then what is mended on AWS's side, unseen. What else
+/// keeps an object from its declared state doesn't make that wait.
+#[must_use]
+pub fn most_urgent(problems: &[Problem]) -> Option<&Problem> {
+    problems.iter().min_by_key(|problem| match problem.reason.class() {
+        Class::Retrying => 0,
+        _ if problem.reason.is_mended_unseen() => 1,
+        _ => 2,
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_passes_by_itself_does_not_wait_for_what_needs_a_person() {
+        let problem = |reason| Problem::new(reason, "");
+        for (reasons, first) in [
+            (vec![Reason::Denied, Reason::Throttled, Reason::Conflict], Reason::Throttled),
+            (vec![Reason::NotAllowed, Reason::Denied], Reason::Denied),
+            (vec![Reason::PlanPending, Reason::Invalid], Reason::Invalid),
+            (vec![Reason::Conflict], Reason::Conflict),
+        ] {
+            let problems: Vec<_> = reasons.iter().copied().map(problem).collect();
+            assert_eq!(most_urgent(&problems).unwrap().reason, first, "{reasons:?}");
+        }
+        assert_eq!(most_urgent(&[]), None);
+    }
 
     #[test]
     fn the_problem_that_needs_a_person_leads_and_nothing_is_dropped() {

@@ -35,6 +35,7 @@ fn basics() -> Vec<Rule> {
             .good("driftInterval: 10m")
             .good("driftInterval: 1h30m")
             .good("driftInterval: 24h")
+            .bad("driftInterval: 30m1h", "spec.driftInterval", no_duration)
             .bad("driftInterval: '10'", "spec.driftInterval", no_duration)
             .bad("driftInterval: 59s", "spec.driftInterval", no_duration)
             .bad("driftInterval: 25h", "spec.driftInterval", no_duration)

@@ -11,6 +11,7 @@ use crate::support::world::{PATIENCE, World};
 stories! {
     a_change_of_one_aspect_reads_that_aspect_and_the_tags_that_say_whose_it_is,
     a_pass_without_a_difference_writes_nothing_anywhere,
+    one_that_may_adopt_asks_once_before_it_creates,
     drift_of_many_is_found_by_one_listing_and_only_what_differs_is_looked_at,
 }
 
@@ -76,6 +77,15 @@ async fn a_pass_without_a_difference_writes_nothing_anywhere(world: World) {
         }
     }
     assert_eq!(versions.len(), 3, "two annotations, and the status that remembers the second");
+}
+
+async fn one_that_may_adopt_asks_once_before_it_creates(world: World) {
+    let mut spec = with_everything();
+    crate::support::world::merge(&mut spec, json!({"adoptionPolicy": "Adopt", "inheritDefaults": false}));
+    world.repository("app", spec).await;
+    world.repository_says("app", "True", "Ready").await;
+    let operations = ["ListTagsForResource", "CreateRepository", "PutLifecyclePolicy", "SetRepositoryPolicy"];
+    assert_eq!(world.operations(), operations);
 }
 
 async fn drift_of_many_is_found_by_one_listing_and_only_what_differs_is_looked_at(world: World) {

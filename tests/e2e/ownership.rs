@@ -14,6 +14,12 @@ stories! {
     marks_of_other_managers_are_respected_and_taken_over_only_with_leave,
     the_registrys_ceiling_stops_an_adoption,
     a_lost_clusters_repositories_pass_on_without_an_edit,
+    of_two_clusters_that_may_both_take_over_one_yields,
+    one_taken_over_from_a_manager_that_takes_our_tags_off_is_claimed_three_times_and_then_a_person_is_asked,
+    one_whose_owner_was_made_anew_for_another_repository_is_free;
+    but not on moto:
+    a_tag_that_does_not_fit_holds_back_no_adoption = "moto sets more than 50 tags",
+    one_that_could_not_be_marked_was_never_held = "moto knows no faults",
 }
 
 const OURS: [&str; 4] =
@@ -35,7 +41,7 @@ async fn tags_that_somebody_takes_away_are_put_back_three_times_and_then_a_perso
         api.patch("app", &PatchParams::default(), &meta).await.unwrap();
         world.repository_says("app", "True", "Ready").await;
         assert!(OURS.iter().all(|key| world.there("app").unwrap().tags.contains_key(*key)));
-        assert_eq!(world.writes(), ["TagResource"]);
+        assert_eq!(world.writes(), ["TagResource", "TagResource"], "the mark, and what is declared");
     }
     strip(&world, "app");
     world.clear_calls();
@@ -130,5 +136,93 @@ async fn a_lost_clusters_repositories_pass_on_without_an_edit(world: World) {
     world.repository("app", json!({})).await;
     world.repository_says("app", "False", "Conflict").await;
     world.register(json!({"takeOverFrom": ["lost-cluster"]})).await;
+    world.repository_says("app", "True", "Ready").await;
+}
+
+async fn of_two_clusters_that_may_both_take_over_one_yields(world: World) {
+    world.repository("app", json!({"adoptionPolicy": "TakeOver", "inheritDefaults": false})).await;
+    world.repository_says("app", "True", "Ready").await;
+    let arn = world.there("app").unwrap().arn;
+    let taken: Vec<_> = OURS
+        .iter()
+        .zip(["another-cluster", world.namespace.as_str(), "app", "its-uid"])
+        .map(|(key, value)| json!({"Key": key, "Value": value}))
+        .collect();
+    world.behind_the_back("TagResource", json!({"resourceArn": arn, "tags": taken}));
+    world.clear_calls();
+    let api = world.api::<EcrRepository>();
+    world.again(&api, "app").await;
+    let told = world.repository_says("app", "False", "Conflict").await;
+    let message = told.status.unwrap().conditions[0].message.clone();
+    assert!(message.contains("another-cluster") && message.contains("create it anew"), "{message}");
+    let edit = Patch::Merge(json!({"spec": {"imageTagMutability": "IMMUTABLE"}}));
+    api.patch("app", &PatchParams::default(), &edit).await.unwrap();
+    world.repository_says("app", "False", "Conflict").await;
+    assert_eq!(world.writes(), [""; 0]);
+    // A person decides: the object is made anew, and may take over once.
+    world.delete(&api, "app").await;
+    world.repository("app", json!({"adoptionPolicy": "TakeOver", "inheritDefaults": false})).await;
+    world.repository_says("app", "True", "Ready").await;
+}
+
+async fn one_taken_over_from_a_manager_that_takes_our_tags_off_is_claimed_three_times_and_then_a_person_is_asked(
+    world: World,
+) {
+    let tags = json!([{"Key": "services.k8s.aws/controller-version", "Value": "ecr-1"}]);
+    world.behind_the_back("CreateRepository", json!({"repositoryName": "app", "tags": tags}));
+    world.repository("app", json!({"adoptionPolicy": "TakeOver", "inheritDefaults": false})).await;
+    world.repository_says("app", "True", "Ready").await;
+    let api = world.api::<EcrRepository>();
+    for _ in 1..=3 {
+        strip(&world, "app");
+        world.again(&api, "app").await;
+        let back =
+            || async { OURS.iter().all(|key| world.there("app").unwrap().tags.contains_key(*key)).then_some(()) };
+        world.eventually("claimed back", back).await;
+        world.repository_says("app", "True", "Ready").await;
+    }
+    assert!(world.there("app").unwrap().tags.contains_key("services.k8s.aws/controller-version"));
+}
+
+async fn one_whose_owner_was_made_anew_for_another_repository_is_free(world: World) {
+    let api = world.api::<EcrRepository>();
+    world.repository("app", json!({"name": "shared/x"})).await;
+    world.repository_says("app", "True", "Ready").await;
+    world.delete(&api, "app").await;
+    world.repository("app", json!({"name": "shared/y"})).await;
+    world.repository_says("app", "True", "Ready").await;
+    world.repository("heir", json!({"name": "shared/x", "adoptionPolicy": "Adopt", "inheritDefaults": false})).await;
+    let heir = world.repository_says("heir", "True", "Ready").await;
+    assert_eq!(world.there("shared/x").unwrap().tags["ecr-operator.dev/uid"], heir.metadata.uid.unwrap());
+    // It comes back for the one that has another owner by now.
+    world.delete(&api, "app").await;
+    world.repository("app", json!({"name": "shared/x", "adoptionPolicy": "TakeOver", "inheritDefaults": false})).await;
+    world.repository_says("app", "False", "Conflict").await;
+}
+
+async fn a_tag_that_does_not_fit_holds_back_no_adoption(world: World) {
+    let theirs: Vec<_> = (0..46).map(|n| json!({"Key": format!("t{n}"), "Value": "x"})).collect();
+    world.behind_the_back("CreateRepository", json!({"repositoryName": "app", "tags": theirs}));
+    let spec = json!({"adoptionPolicy": "Adopt", "inheritDefaults": false, "tags": {"one": "more"}, "imageTagMutability": "IMMUTABLE"});
+    world.repository("app", spec).await;
+    let told = world.repository_says("app", "False", "Invalid").await.status.unwrap();
+    assert!(told.conditions[0].message.contains("ecr:TagResource"), "{}", told.conditions[0].message);
+    assert!(told.managed_tags.is_empty(), "it was never set");
+    let there = world.there("app").unwrap();
+    assert_eq!((there.tags.len(), there.description["imageTagMutability"].as_str()), (50, Some("IMMUTABLE")));
+}
+
+async fn one_that_could_not_be_marked_was_never_held(world: World) {
+    let tags = json!([{"Key": "services.k8s.aws/controller-version", "Value": "ecr-1"}]);
+    world.behind_the_back("CreateRepository", json!({"repositoryName": "app", "tags": tags}));
+    let denied = local_ecr::Action::Before { code: "AccessDeniedException".to_owned(), status: 400 };
+    world.ecr.fault(local_ecr::Fault::always(local_ecr::Matcher::operation("TagResource"), denied));
+    let spec = json!({"adoptionPolicy": "TakeOver", "inheritDefaults": false, "imageTagMutability": "IMMUTABLE"});
+    world.repository("app", spec).await;
+    let told = world.repository_says("app", "False", "Denied").await.status.unwrap();
+    assert_eq!((told.repository_arn, told.applied_digest), (None, None));
+    assert_eq!(world.there("app").unwrap().description["imageTagMutability"], "MUTABLE");
+    world.ecr.clear_faults();
+    world.again(&world.api::<EcrRepository>(), "app").await;
     world.repository_says("app", "True", "Ready").await;
 }

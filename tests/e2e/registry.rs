@@ -1,5 +1,8 @@
 //! `EcrRegistry` on a real API server: who we are, and what keeps it from being used.
 
+use ecr_operator::api::{EcrRegistry, EcrRepository};
+use kube::api::{Api, Patch, PatchParams};
+use local_ecr::{Action, Fault, Matcher};
 use serde_json::json;
 
 use crate::support::operator::NAMESPACE;
@@ -71,4 +74,90 @@ async fn whoever_mints_is_of_the_registrys_account_too() {
         world.pull_secret_says("pull", "False", "AccountMismatch").await;
         assert!(world.ecr.calls_of("GetAuthorizationToken").is_empty());
     }
+}
+
+#[tokio::test]
+async fn mode_plan_of_a_registry_holds_everything_back_and_counts_it() {
+    let world = World::new("modeplan").await;
+    let (api, registries) = (world.api::<EcrRepository>(), Api::<EcrRegistry>::all(world.client.clone()));
+    for name in ["app", "goes"] {
+        world.repository(name, json!({"imageTagMutability": "IMMUTABLE", "deletionPolicy": "Delete"})).await;
+        world.repository_says(name, "True", "Ready").await;
+    }
+    world.register(json!({"mode": "Plan"})).await;
+    let free = |object: &EcrRepository| object.metadata.finalizers.is_none();
+    world.until(&api, "app", "without a finalizer", free).await;
+    let mutable = json!({"repositoryName": "app", "imageTagMutability": "MUTABLE"});
+    world.behind_the_back("PutImageTagMutability", mutable);
+    world.clear_calls();
+    world.again(&api, "app").await;
+    world.repository_says("app", "False", "PlanPending").await;
+    world.repository("new", json!({})).await;
+    world.repository_says("new", "False", "PlanPending").await;
+    // One that mode Apply would hold back all the same isn't counted.
+    world.behind_the_back("CreateRepository", json!({"repositoryName": "foreign"}));
+    world.repository("foreign", json!({})).await;
+    world.repository_says("foreign", "False", "AlreadyExists").await;
+    let counted = |object: &EcrRegistry| object.status.as_ref().is_some_and(|status| status.planned == Some(2));
+    world.until(&registries, &world.registry, "two planned", counted).await;
+    world.delete(&api, "goes").await;
+    assert!(world.there("goes").is_some());
+    assert_eq!(world.writes(), [""; 0]);
+
+    world.register(json!({"mode": "Apply"})).await;
+    world.repository_says("new", "True", "Ready").await;
+    let applied = world.repository_says("app", "True", "Ready").await;
+    let drift = applied.status.unwrap().drift.unwrap();
+    assert_eq!(drift.actions[0].action, "PutImageTagMutability", "somebody else's change, put right once it may be");
+    assert_eq!(world.there("app").unwrap().description["imageTagMutability"], "IMMUTABLE");
+}
+
+#[tokio::test]
+async fn a_suspended_registry_stops_repositories_and_not_tokens_and_nothing_is_told_as_seen() {
+    let world = World::new("suspendreg").await;
+    let registries = Api::<EcrRegistry>::all(world.client.clone());
+    let before = world.registry_says("True", "Ready").await.status.unwrap().observed_generation;
+    let annotate = |value: serde_json::Value| {
+        let patch = Patch::Merge(json!({"metadata": {"annotations": value}}));
+        let (registries, name) = (registries.clone(), world.registry.clone());
+        async move { registries.patch(&name, &PatchParams::default(), &patch).await.unwrap() }
+    };
+    annotate(json!({"ecr-operator.dev/suspend": "true", "ecr-operator.dev/reconcile-at": "while-suspended"})).await;
+    world.registry_says("Unknown", "Suspended").await;
+    world.clear_calls();
+    world.register(json!({"driftInterval": "2h"})).await;
+    world.repository("app", json!({})).await;
+    world.repository_says("app", "Unknown", "Suspended").await;
+    world.pull_secret("pull", json!({})).await;
+    world.pull_secret_says("pull", "True", "Ready").await;
+    let status = registries.get(&world.registry).await.unwrap().status.unwrap();
+    assert_eq!(status.observed_generation, before, "nobody looked at the new one");
+    assert_eq!(status.last_handled_reconcile_at, None);
+    assert_eq!(world.writes(), [""; 0]);
+    annotate(json!({"ecr-operator.dev/suspend": null})).await;
+    world.repository_says("app", "True", "Ready").await;
+    let handled = |object: &EcrRegistry| {
+        object.status.as_ref().is_some_and(|status| {
+            status.last_handled_reconcile_at.as_deref() == Some("while-suspended")
+                && status.observed_generation > before
+        })
+    };
+    world.until(&registries, &world.registry, "seen", handled).await;
+}
+
+#[tokio::test]
+async fn a_registry_whose_repositories_cannot_be_listed_says_so() {
+    let world = World::new("blind").await;
+    world.repository("app", json!({"imageTagMutability": "IMMUTABLE"})).await;
+    world.repository_says("app", "True", "Ready").await;
+    let denied = Action::Before { code: "AccessDeniedException".to_owned(), status: 400 };
+    world.ecr.fault(Fault::always(Matcher::operation("DescribeRepositories"), denied));
+    let registries = Api::<EcrRegistry>::all(world.client.clone());
+    world.again(&registries, &world.registry).await;
+    let told = world.registry_says("False", "Denied").await;
+    let message = told.status.unwrap().conditions[0].message.clone();
+    assert!(message.contains("ecr:DescribeRepositories") && message.contains("mutability"), "{message}");
+    world.ecr.clear_faults();
+    world.again(&registries, &world.registry).await;
+    world.registry_says("True", "Ready").await;
 }

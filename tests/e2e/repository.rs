@@ -1,6 +1,6 @@
 //! `EcrRepository` on a real API server: created, kept, repaired, and let go.
 
-use ecr_operator::api::EcrRepository;
+use ecr_operator::api::{EcrRegistry, EcrRepository};
 use kube::api::{Api, DeleteParams, Patch, PatchParams};
 use serde_json::json;
 
@@ -16,10 +16,17 @@ stories! {
     two_objects_one_repository_the_first_keeps_it,
     a_namespace_without_the_right_gets_nothing,
     mode_plan_shows_everything_and_writes_nothing,
-    suspended_means_nothing_is_done;
+    suspended_means_nothing_is_done,
+    suspended_means_nothing_is_repaired_nor_deleted,
+    deletion_goes_on_when_the_images_are_gone_and_only_within_the_right_of_that_moment,
+    what_is_deleted_behind_our_back_is_not_made_anew_for_an_object_that_goes,
+    what_retain_let_go_is_not_deleted_by_a_policy_that_comes_after_the_deletion,
+    what_stays_anyway_is_let_go_without_a_registry;
     but not on moto:
     scan_on_push_is_turned_off_by_one_write = "moto takes an empty configuration (the SDK leaves out false) for none",
     one_failing_aspect_holds_back_no_other_and_names_its_call = "moto knows no faults",
+    what_passes_by_itself_does_not_wait_for_what_needs_a_person = "moto knows no faults",
+    a_creation_that_nobody_heard_of_leaves_no_orphan = "moto knows no faults",
 }
 
 fn full(name: &str) -> serde_json::Value {
@@ -264,4 +271,138 @@ async fn one_failing_aspect_holds_back_no_other_and_names_its_call(world: World)
     let api: Api<EcrRepository> = world.api();
     api.patch("app", &PatchParams::default(), &again).await.unwrap();
     world.repository_says("app", "True", "Ready").await;
+}
+
+/// Sets an annotation, or takes it away.
+async fn suspend<K>(api: &Api<K>, name: &str, value: Option<&str>)
+where
+    K: kube::Resource + Clone + std::fmt::Debug + serde::de::DeserializeOwned,
+{
+    let patch = Patch::Merge(json!({"metadata": {"annotations": {"ecr-operator.dev/suspend": value}}}));
+    api.patch(name, &PatchParams::default(), &patch).await.unwrap();
+}
+
+async fn suspended_means_nothing_is_repaired_nor_deleted(world: World) {
+    let api = world.api::<EcrRepository>();
+    world.repository("app", json!({"imageTagMutability": "IMMUTABLE", "deletionPolicy": "Delete"})).await;
+    world.repository_says("app", "True", "Ready").await;
+    suspend(&api, "app", Some("true")).await;
+    world.repository_says("app", "Unknown", "Suspended").await;
+    let mutable = json!({"repositoryName": "app", "imageTagMutability": "MUTABLE"});
+    world.behind_the_back("PutImageTagMutability", mutable);
+    world.clear_calls();
+    world.again(&api, "app").await;
+    world.again(&Api::<EcrRegistry>::all(world.client.clone()), &world.registry).await;
+    api.delete("app", &DeleteParams::default()).await.unwrap();
+    let waits = |object: &EcrRepository| {
+        let conditions = object.status.iter().flat_map(|status| &status.conditions);
+        object.metadata.deletion_timestamp.is_some() && conditions.into_iter().any(|it| it.reason == "Suspended")
+    };
+    world.until(&api, "app", "waiting, suspended", waits).await;
+    assert_eq!(world.writes(), [""; 0]);
+    suspend(&api, "app", None).await;
+    world.until_gone(&api, "app").await;
+    assert_eq!(world.writes(), ["DeleteRepository"]);
+}
+
+async fn deletion_goes_on_when_the_images_are_gone_and_only_within_the_right_of_that_moment(world: World) {
+    let api = world.api::<EcrRepository>();
+    world.repository("app", json!({"deletionPolicy": "Delete"})).await;
+    world.repository_says("app", "True", "Ready").await;
+    world.put_image("app");
+    api.delete("app", &DeleteParams::default()).await.unwrap();
+    world.repository_says("app", "False", "RepositoryNotEmpty").await;
+    let right = |most: &str| json!({"allow": [{"namespaces": {}, "manage": ["*"], "maxDeletion": most}]});
+    world.register(right("Retain")).await;
+    let told = world.repository_says("app", "False", "NotAllowed").await;
+    assert!(told.status.unwrap().conditions[0].message.contains("maxDeletion Retain"));
+    let image = json!({"repositoryName": "app", "imageIds": [{"imageTag": "v1"}]});
+    world.behind_the_back("BatchDeleteImage", image);
+    world.again(&api, "app").await;
+    world.repository_says("app", "False", "NotAllowed").await;
+    assert!(world.there("app").is_some());
+    world.register(right("Delete")).await;
+    world.until_gone(&api, "app").await;
+    assert!(world.there("app").is_none());
+}
+
+/// Puts somebody else's finalizer on an object.
+async fn hold(api: &Api<EcrRepository>, name: &str, finalizers: &[&str]) {
+    let patch = Patch::Merge(json!({"metadata": {"finalizers": finalizers}}));
+    api.patch(name, &PatchParams::default(), &patch).await.unwrap();
+}
+
+async fn what_is_deleted_behind_our_back_is_not_made_anew_for_an_object_that_goes(world: World) {
+    let api = world.api::<EcrRepository>();
+    world.repository("app", json!({})).await;
+    world.repository_says("app", "True", "Ready").await;
+    world.age("app").await;
+    hold(&api, "app", &["example.com/theirs"]).await;
+    api.delete("app", &DeleteParams::default()).await.unwrap();
+    world.behind_the_back("DeleteRepository", json!({"repositoryName": "app"}));
+    world.clear_calls();
+    world.again(&api, "app").await;
+    world.again(&Api::<EcrRegistry>::all(world.client.clone()), &world.registry).await;
+    world.repository("next", json!({})).await;
+    world.repository_says("next", "True", "Ready").await;
+    assert_eq!(world.writes(), ["CreateRepository"], "of the next one");
+    hold(&api, "app", &[]).await;
+    world.until_gone(&api, "app").await;
+    assert!(world.there("app").is_none());
+}
+
+async fn what_retain_let_go_is_not_deleted_by_a_policy_that_comes_after_the_deletion(world: World) {
+    let api = world.api::<EcrRepository>();
+    world.repository("app", json!({"deletionPolicy": "Retain"})).await;
+    world.repository_says("app", "True", "Ready").await;
+    hold(&api, "app", &["example.com/theirs"]).await;
+    api.delete("app", &DeleteParams::default()).await.unwrap();
+    let force = Patch::Merge(json!({"spec": {"deletionPolicy": "DeleteWithImages"}}));
+    api.patch("app", &PatchParams::default(), &force).await.unwrap();
+    world.clear_calls();
+    world.repository("next", json!({})).await;
+    world.repository_says("next", "True", "Ready").await;
+    hold(&api, "app", &[]).await;
+    world.until_gone(&api, "app").await;
+    assert!(world.there("app").is_some());
+    assert_eq!(world.writes(), ["CreateRepository"], "of the next one");
+}
+
+async fn what_stays_anyway_is_let_go_without_a_registry(world: World) {
+    let api = world.api::<EcrRepository>();
+    let export = json!({"configMap": "images", "keys": {"uri": "IMAGE"}});
+    world.repository("app", json!({"exportTo": export})).await;
+    let held = world.repository_says("app", "True", "Ready").await;
+    assert!(held.metadata.finalizers.is_some(), "the export is to be taken away");
+    let registries: Api<EcrRegistry> = Api::all(world.client.clone());
+    suspend(&registries, &world.registry, Some("true")).await;
+    world.delete(&registries, &world.registry).await;
+    world.repository_says("app", "False", "RegistryNotFound").await;
+    world.clear_calls();
+    world.delete(&api, "app").await;
+    assert!(world.there("app").is_some());
+    assert_eq!(world.operations(), [""; 0]);
+}
+
+async fn what_passes_by_itself_does_not_wait_for_what_needs_a_person(world: World) {
+    let refused = |code: &str| local_ecr::Action::Before { code: code.to_owned(), status: 400 };
+    let always =
+        |operation: &str, code: &str| local_ecr::Fault::always(local_ecr::Matcher::operation(operation), refused(code));
+    world.ecr.fault(always("PutLifecyclePolicy", "AccessDeniedException"));
+    world.ecr.fault(local_ecr::Fault { times: Some(4), ..always("SetRepositoryPolicy", "ThrottlingException") });
+    world.repository("app", full("team-a/app")).await;
+    world.repository_says("app", "False", "Denied").await;
+    let set = || async { world.there("team-a/app").is_some_and(|there| there.policy.is_some()).then_some(()) };
+    world.eventually("the policy is set though the other one is denied", set).await;
+}
+
+async fn a_creation_that_nobody_heard_of_leaves_no_orphan(world: World) {
+    world.ecr.eventual_consistency(std::time::Duration::from_secs(4));
+    let lost = local_ecr::Fault::always(local_ecr::Matcher::operation("CreateRepository"), local_ecr::Action::Lost);
+    world.ecr.fault(lost);
+    world.repository("app", json!({"deletionPolicy": "Delete"})).await;
+    let api = world.api::<EcrRepository>();
+    world.repository_says("app", "False", "Transient").await;
+    world.delete(&api, "app").await;
+    assert!(world.there("app").is_none());
 }

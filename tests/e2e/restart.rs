@@ -3,8 +3,9 @@
 use std::collections::BTreeMap;
 
 use ecr_operator::api::{EcrPullSecret, EcrRepository};
+use futures::StreamExt as _;
 use k8s_openapi::api::core::v1::Secret;
-use kube::api::{Api, ListParams};
+use kube::api::{Api, ListParams, Patch, PatchParams, WatchEvent, WatchParams};
 use kube::{Resource, ResourceExt as _};
 use serde::de::DeserializeOwned;
 use serde_json::json;
@@ -54,4 +55,57 @@ async fn a_restart_costs_a_listing_and_writes_nothing() {
     after.remove("newcomer");
     assert_eq!(after, repositories);
     assert_eq!((versions(world.api::<EcrPullSecret>()).await, versions(world.api::<Secret>()).await), others);
+}
+
+#[tokio::test]
+async fn a_verdict_that_nothing_changed_survives_a_restart() {
+    let cluster = Cluster::start("control-plane").await;
+    let first = Operator::start(&cluster, "first").await;
+    let world = World::at(&cluster, "verdicts").await;
+    let api = world.api::<EcrRepository>();
+    for name in ["taken", "planned"] {
+        world.repository(name, json!({"imageTagMutability": "IMMUTABLE"})).await;
+        world.repository_says(name, "True", "Ready").await;
+    }
+    let plan = Patch::Merge(json!({"spec": {"mode": "Plan"}}));
+    api.patch("planned", &PatchParams::default(), &plan).await.unwrap();
+    world.repository_says("planned", "True", "Ready").await;
+    let mutable = json!({"repositoryName": "planned", "imageTagMutability": "MUTABLE"});
+    world.behind_the_back("PutImageTagMutability", mutable);
+    let arn = world.there("taken").unwrap().arn;
+    let theirs =
+        json!({"resourceArn": arn, "tags": [{"Key": "ecr-operator.dev/uid", "Value": "of-the-other-cluster"}]});
+    world.behind_the_back("TagResource", theirs);
+    for (name, reason) in [("taken", "Conflict"), ("planned", "PlanPending")] {
+        world.again(&api, name).await;
+        world.repository_says(name, "False", reason).await;
+    }
+    first.stop();
+    let (before, listed) = (api.list(&ListParams::default()).await.unwrap(), versions(api.clone()).await);
+    let from = before.metadata.resource_version.unwrap();
+    let mut changes = Box::pin(api.watch(&WatchParams::default(), &from).await.unwrap());
+    world.ecr.clear_calls();
+
+    let _second = Operator::start(&cluster, "second").await;
+    world.repository("newcomer", json!({})).await;
+    // All that were there before are looked at before the newcomer.
+    let mut told = false;
+    while !told {
+        match changes.next().await.unwrap().unwrap() {
+            WatchEvent::Added(object) | WatchEvent::Modified(object) if object.name_any() == "newcomer" => {
+                told = object.status.is_some();
+            }
+            WatchEvent::Modified(object) => panic!("{:?}", object.status),
+            _ => {}
+        }
+    }
+    let mut now = versions(api.clone()).await;
+    now.remove("newcomer");
+    assert_eq!(now, listed);
+    assert_eq!(world.writes(), ["CreateRepository"], "of the newcomer");
+
+    let apply = Patch::Merge(json!({"spec": {"mode": "Apply"}}));
+    api.patch("planned", &PatchParams::default(), &apply).await.unwrap();
+    let applied = world.repository_says("planned", "True", "Ready").await;
+    assert_eq!(applied.status.unwrap().drift.unwrap().actions[0].action, "PutImageTagMutability");
 }

@@ -79,48 +79,16 @@ pub struct Desired {
     pub invalid: Vec<(Aspect, Problem)>,
 }
 
-/// What deletion has to know of a declaration: nothing that could be wrong with its aspects may stop it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Doomed {
-    /// Its name.
-    pub name: RepositoryName,
-    /// Its ARN.
-    pub arn: String,
-    /// What to do with the repository.
-    pub deletion: DeletionPolicy,
-    /// The most that the registry allows; `None`: the namespace may not manage it at all (any more).
-    pub ceiling: Option<DeletionPolicy>,
-    /// Only say what would be done.
-    pub plan_only: bool,
-}
-
-impl Doomed {
-    /// Parses a spec as far as deletion needs it.
-    ///
-    /// # Errors
-    /// `Invalid` for a name that is none.
-    pub fn parse(spec: &EcrRepositorySpec, context: Context<'_>) -> Result<Self, Problem> {
-        let name = name(spec, context.owner)?;
-        Ok(Self {
-            arn: repository_arn(context.region, context.account, name.as_str()),
-            deletion: deletion(spec, defaults(spec, context.registry)),
-            ceiling: context.access.manages(name.as_str()).map(|ceilings| ceilings.deletion),
-            plan_only: plan_only(spec, context.registry),
-            name,
-        })
-    }
-}
-
-fn name(spec: &EcrRepositorySpec, owner: &Owner) -> Result<RepositoryName, Problem> {
+pub(super) fn name(spec: &EcrRepositorySpec, owner: &Owner) -> Result<RepositoryName, Problem> {
     let name = spec.name.as_deref().unwrap_or(&owner.name);
     RepositoryName::parse(name).map_err(|error| Problem::new(Reason::Invalid, format!("spec.name: {error}")))
 }
 
-fn defaults<'a>(spec: &EcrRepositorySpec, registry: &'a EcrRegistrySpec) -> Option<&'a Defaults> {
+pub(super) fn defaults<'a>(spec: &EcrRepositorySpec, registry: &'a EcrRegistrySpec) -> Option<&'a Defaults> {
     registry.defaults.as_ref().filter(|_| spec.inherit_defaults.unwrap_or(true))
 }
 
-fn deletion(spec: &EcrRepositorySpec, defaults: Option<&Defaults>) -> DeletionPolicy {
+pub(super) fn deletion(spec: &EcrRepositorySpec, defaults: Option<&Defaults>) -> DeletionPolicy {
     spec.deletion_policy.or(defaults.and_then(|defaults| defaults.deletion_policy)).unwrap_or(DeletionPolicy::Retain)
 }
 
@@ -157,6 +125,7 @@ impl Desired {
             let parsed = WantedPolicy::parse(policy, context.region);
             parsed.map_err(|error| Problem::new(Reason::Invalid, format!("spec.{error}")))
         };
+        let tags = effective_tags(spec, defaults, context);
         Ok(Self {
             arn: repository_arn(context.region, context.account, name.as_str()),
             name,
@@ -170,7 +139,7 @@ impl Desired {
             encryption_declared: spec.encryption_configuration.is_some(),
             lifecycle: aspect(Aspect::Lifecycle, lifecycle.map(parse_lifecycle), &mut invalid, Wanted::Untouched),
             policy: aspect(Aspect::Policy, policy.map(parse_policy), &mut invalid, WantedPolicy::Untouched),
-            tags: effective_tags(spec, defaults, context)?,
+            tags: aspect(Aspect::Tags, Some(tags), &mut invalid, Tags::new()),
             deletion: deletion(spec, Some(defaults)),
             adoption: spec.adoption_policy,
             ceilings,

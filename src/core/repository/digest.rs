@@ -34,6 +34,9 @@ impl Aspect {
     }
 }
 
+/// What follows the fingerprint of an aspect that was brought about, and is known or feared to be otherwise by now.
+const DOUBT: char = '?';
+
 /// A fingerprint for each aspect, and one for the object they were declared by.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Digests {
@@ -95,18 +98,32 @@ impl Digests {
         self.owner == owner(desired)
     }
 
-    /// The aspects in which `wanted` is not what these tell.
+    /// The aspects that aren't known to be as in `wanted`.
     #[must_use]
     pub fn stale(&self, wanted: &Self) -> Vec<Aspect> {
-        let differs =
-            |aspect: &Aspect| self.owner != wanted.owner || self.aspects.get(aspect) != wanted.aspects.get(aspect);
+        self.unlike(wanted, |digest| digest)
+    }
+
+    /// The aspects that never were as in `wanted`. The others were brought about, whatever became of them since.
+    #[must_use]
+    pub fn never(&self, wanted: &Self) -> Vec<Aspect> {
+        self.unlike(wanted, |digest| digest.trim_end_matches(DOUBT))
+    }
+
+    fn unlike(&self, wanted: &Self, told: impl Fn(&str) -> &str) -> Vec<Aspect> {
+        let of = |digests: &Self, aspect: &Aspect| digests.aspects.get(aspect).map(|digest| told(digest).to_owned());
+        let differs = |aspect: &Aspect| self.owner != wanted.owner || of(self, aspect) != of(wanted, aspect);
         Aspect::ALL.into_iter().filter(differs).collect()
     }
 
-    /// These, but for `aspects`: nothing is known of them any more.
+    /// These, but for `aspects`: that they are as they were brought about isn't known any more.
     #[must_use]
-    pub fn without(mut self, aspects: &[Aspect]) -> Self {
-        self.aspects.retain(|aspect, _| !aspects.contains(aspect));
+    pub fn doubting(mut self, aspects: &[Aspect]) -> Self {
+        for aspect in aspects {
+            self.aspects
+                .entry(*aspect)
+                .and_modify(|digest| *digest = format!("{}{DOUBT}", digest.trim_end_matches(DOUBT)));
+        }
         self
     }
 

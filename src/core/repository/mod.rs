@@ -2,6 +2,9 @@
 
 mod desired;
 mod digest;
+#[cfg(test)]
+mod digest_tests;
+mod doomed;
 mod observed;
 #[cfg(test)]
 mod parse_tests;
@@ -12,10 +15,11 @@ mod step;
 #[cfg(test)]
 mod tests;
 
-pub use desired::{Context, Desired, Doomed, Wanted};
+pub use desired::{Context, Desired, Wanted};
 pub use digest::{Aspect, Digests};
+pub use doomed::{Doomed, stays};
 pub use observed::{Core, Encryption, Mutability, Observed, Reading};
-pub use patience::{failing_for, patient};
+pub use patience::{Refusals, patient};
 pub use plan::{Guard, Plan, core_steps, deletes, missing_tags, plan, policies_differ, policy_step, standing_problems};
 pub use schedule::{check_every, next_check};
 pub use step::{Creation, Step};

@@ -80,9 +80,12 @@ fn tags_merge_key_by_key_and_what_is_required_wins() {
 fn forty_six_tags_fit_and_one_more_does_not() {
     let tags = |count: usize| (0..count).map(|n| (format!("k{n}"), json!("v"))).collect::<serde_json::Map<_, _>>();
     assert!(parse(json!({"tags": tags(46)}), &json!({})).is_ok());
-    let refused = parse(json!({"tags": tags(46)}), &json!({"requiredTags": {"x": "y"}})).unwrap_err();
-    assert_eq!(refused.reason, Reason::Invalid);
-    assert!(refused.message.contains("47 tags"), "{refused}");
+    let spec = json!({"tags": tags(46), "imageTagMutability": "IMMUTABLE"});
+    let refused = parse(spec, &json!({"requiredTags": {"x": "y"}})).unwrap();
+    let (aspect, told) = &refused.invalid[0];
+    assert_eq!((*aspect, told.reason), (Aspect::Tags, Reason::Invalid));
+    assert!(told.message.contains("47 tags"), "{told}");
+    assert!(refused.mutability.is_some(), "it holds back nothing else");
 }
 
 #[test]

@@ -143,6 +143,14 @@ fn blocked(desired: &Desired, ownership: &Ownership) -> Option<Problem> {
             );
             return Some(Problem::new(Reason::Conflict, message));
         }
+        // A right to take over is for the first time: of two who both may, one has to yield.
+        Ownership::Lost(why) => {
+            let message = format!(
+                "this object held repository {}, and {why}; nothing was changed. If it is to come back, delete this object (the repository stays) and create it anew with the adoptionPolicy that this takes",
+                desired.name
+            );
+            return Some(Problem::new(Reason::Conflict, message));
+        }
         Ownership::Other(whose) => (AdoptionPolicy::TakeOver, whose.clone()),
     };
     let name = &desired.name;
@@ -220,20 +228,22 @@ pub fn missing_tags(desired: &Desired, there: &Tags) -> Tags {
 }
 
 fn tag_steps(desired: &Desired, observed: &Observed, guard: &Guard<'_>) -> Vec<Step> {
-    let set = missing_tags(desired, &observed.tags);
-    let wanted = desired.all_tags();
-    let unset: Vec<String> = guard
-        .managed_tags
-        .iter()
-        .filter(|key| !key.starts_with(TAG_PREFIX) && !wanted.contains_key(*key) && observed.tags.contains_key(*key))
-        .cloned()
-        .collect();
-    let claims = set.keys().any(|key| key.starts_with(TAG_PREFIX));
-    let set = (!set.is_empty()).then_some(if claims { Step::Claim(set) } else { Step::TagResource(set) });
+    let (marks, set): (Tags, Tags) =
+        missing_tags(desired, &observed.tags).into_iter().partition(|(key, _)| key.starts_with(TAG_PREFIX));
+    let dropped = |key: &&String| {
+        !key.starts_with(TAG_PREFIX) && !desired.tags.contains_key(*key) && observed.tags.contains_key(*key)
+    };
+    let unset: Vec<String> = if desired.is_invalid(Aspect::Tags) {
+        Vec::new()
+    } else {
+        guard.managed_tags.iter().filter(dropped).cloned().collect()
+    };
+    let claim = (!marks.is_empty()).then_some(Step::Claim(marks));
+    let set = (!set.is_empty()).then_some(Step::TagResource(set));
     let unset = (!unset.is_empty()).then_some(Step::UntagResource(unset));
-    // A mark comes before everything else; other tags after those that make room for them.
-    let (first, second) = if claims { (set, unset) } else { (unset, set) };
-    first.into_iter().chain(second).collect()
+    // What makes room comes first; but nothing before the mark on what isn't marked as ours.
+    let (first, second) = if guard.ownership == Ownership::Ours { (unset, claim) } else { (claim, unset) };
+    first.into_iter().chain(second).chain(set).collect()
 }
 
 /// The steps that what one call tells of a repository asks for.

@@ -12,15 +12,15 @@ use crate::core::lifecycle::LifecycleDocument;
 use crate::core::names::RepositoryName;
 use crate::core::ownership::{Owner, Ownership, Tags};
 use crate::core::policy::{PolicyDocument, Statement, WantedPolicy};
-use crate::core::reason::Reason;
+use crate::core::reason::{Problem, Reason};
 
 const WIDE: Ceilings = Ceilings { adoption: AdoptionPolicy::TakeOver, deletion: DeletionPolicy::DeleteWithImages };
 
-fn owner() -> Owner {
+pub(super) fn owner() -> Owner {
     Owner { id: "cluster".into(), namespace: "team-a".into(), name: "app".into(), uid: "u1".into() }
 }
 
-fn desired() -> Desired {
+pub(super) fn desired() -> Desired {
     Desired {
         name: RepositoryName::parse("team-a/app").unwrap(),
         arn: "arn:aws:ecr:eu-west-1:123456789012:repository/team-a/app".into(),
@@ -141,6 +141,33 @@ fn tags_of_others_stay_and_ours_go_when_they_are_dropped() {
 }
 
 #[test]
+fn the_mark_alone_is_a_gate_and_what_makes_room_comes_first_on_what_is_ours() {
+    let managed = ["old".to_owned()];
+    let wanted = Desired { tags: [("team".to_owned(), "a".to_owned())].into(), scan_on_push: Some(true), ..desired() };
+    let made = plan(&wanted, Some(&plain(Tags::new())), &guard(Ownership::Nobody));
+    let Step::Claim(marks) = &made.steps[0] else { panic!("{made:?}") };
+    assert_eq!(*marks, owner().tags(), "a tag that ECR refuses must not hold back the adoption");
+    assert_eq!(actions(&made), ["TagResource", "TagResource", "PutImageScanningConfiguration"]);
+
+    let mut partly = owner().tags();
+    partly.remove("ecr-operator.dev/namespace");
+    partly.insert("old".to_owned(), "x".to_owned());
+    let made = plan(&desired(), Some(&plain(partly)), &Guard { managed_tags: &managed, ..ours() });
+    assert_eq!(actions(&made), ["UntagResource", "TagResource"]);
+}
+
+#[test]
+fn tags_that_make_no_sense_leave_those_that_are_there() {
+    let mut tags = owner().tags();
+    tags.insert("old".to_owned(), "x".to_owned());
+    let managed = ["old".to_owned()];
+    let invalid = vec![(Aspect::Tags, Problem::new(Reason::Invalid, "too many"))];
+    let wanted = Desired { invalid, scan_on_push: Some(true), ..desired() };
+    let made = plan(&wanted, Some(&plain(tags)), &Guard { managed_tags: &managed, ..ours() });
+    assert_eq!(actions(&made), ["PutImageScanningConfiguration"]);
+}
+
+#[test]
 fn a_difference_in_encryption_is_told_and_nothing_is_re_created() {
     let kms = Encryption { kind: "KMS".into(), key: Some("alias/images".into()) };
     let wanted = Desired { encryption: Some(kms), encryption_declared: true, ..desired() };
@@ -167,6 +194,7 @@ fn who_may_take_what() {
         (other(), TakeOver, Adopt, Some(Reason::AdoptionDenied)),
         (other(), TakeOver, TakeOver, None),
         (sibling(), TakeOver, TakeOver, Some(Reason::Conflict)),
+        (Ownership::Lost("another took it over".into()), TakeOver, TakeOver, Some(Reason::Conflict)),
     ] {
         let wanted = Desired { adoption: asked, ceilings: Ceilings { adoption: ceiling, ..WIDE }, ..desired() };
         let made = plan(&wanted, Some(&plain(Tags::new())), &guard(ownership.clone()));
@@ -389,23 +417,4 @@ fn what_was_not_read_is_not_changed() {
     let unread =
         Observed { core: Reading::Unread, tags: owner().tags(), lifecycle: Reading::Unread, policy: Reading::Unread };
     assert_eq!(plan(&wanted, Some(&unread), &ours()), Plan::default());
-}
-
-#[test]
-fn a_digest_tells_which_aspects_a_change_concerns() {
-    let before = Digests::of(&desired());
-    let cases = [
-        (Desired { scan_on_push: Some(true), ..desired() }, vec![Aspect::Core]),
-        (Desired { tags: [("a".to_owned(), "b".to_owned())].into(), ..desired() }, vec![Aspect::Tags]),
-        (Desired { lifecycle: Wanted::Removed, ..desired() }, vec![Aspect::Lifecycle]),
-        (Desired { deletion: DeletionPolicy::Delete, plan_only: true, ..desired() }, vec![]),
-        (Desired { owner: Owner { uid: "u2".into(), ..owner() }, ..desired() }, Aspect::ALL.to_vec()),
-    ];
-    for (after, stale) in cases {
-        assert_eq!(before.stale(&Digests::of(&after)), stale, "{after:?}");
-    }
-    assert_eq!(Digests::parse(&before.text()), before);
-    assert_eq!(Digests::parse("nonsense").stale(&before), Aspect::ALL);
-    let partly = Digests::default().with(&before, &[Aspect::Tags, Aspect::Core]);
-    assert_eq!(Digests::parse(&partly.text()).stale(&before), [Aspect::Lifecycle, Aspect::Policy]);
 }
