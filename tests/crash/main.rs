@@ -7,5 +7,6 @@
 mod support;
 
 mod faults;
+mod hand_over;
 mod matrix;
 mod story;

@@ -282,7 +282,7 @@ impl Story {
     }
 }
 
-async fn ready(world: &World) {
+pub async fn ready(world: &World) {
     world.repository_says("app", "True", "Ready").await;
 }
 
@@ -321,7 +321,7 @@ fn expire(days: u32) -> Value {
     })
 }
 
-fn everything(deletion: &str) -> Value {
+pub fn everything(deletion: &str) -> Value {
     json!({
         "imageTagMutability": "IMMUTABLE",
         "imageScanningConfiguration": {"scanOnPush": true},

@@ -29,7 +29,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OnceCell, watch};
 use tokio::task::{AbortHandle, JoinSet};
 
-pub use names::Scope;
+pub use names::{Scope, side};
 pub use process::Process;
 
 use crate::support::cluster::Cluster;
@@ -156,6 +156,14 @@ struct State {
     last: Option<Instant>,
     first_answers: HashMap<String, (StatusCode, Bytes)>,
     turn: u64,
+    /// What was asked by whom nobody hears any more.
+    unheard: Vec<String>,
+}
+
+impl State {
+    fn hears(&self, life: usize) -> bool {
+        !self.dead && self.life == life
+    }
 }
 
 struct Inner {
@@ -215,7 +223,7 @@ impl Wire {
     /// Between an operator and these two.
     pub async fn start(kubernetes: &Upstream, aws: Upstream, scope: Scope) -> Self {
         let directory = kubernetes.kubeconfig.parent().unwrap();
-        let name = scope.name().to_owned();
+        let own = scope.name().to_owned();
         let inner = Arc::new(Inner {
             scope,
             kubernetes: kubernetes.clone(),
@@ -226,6 +234,7 @@ impl Wire {
         });
         let (api_url, api_task) = listen(&inner, Side::Kubernetes).await;
         let (aws_url, aws_task) = listen(&inner, Side::Aws).await;
+        let name = format!("{own}-{}", api_url.rsplit(':').next().unwrap());
         let kubeconfig = directory.join(format!("{name}.kubeconfig"));
         std::fs::write(&kubeconfig, leading_to(&kubernetes.kubeconfig, &api_url)).unwrap();
         let log = directory.join(format!("{name}.log"));
@@ -263,11 +272,18 @@ impl Wire {
         state.seen.clear();
         state.counts.clear();
         state.first_answers.clear();
+        state.unheard.clear();
     }
 
     /// All requests since the last `begin`, in the order in which they came.
     pub fn seen(&self) -> Vec<Seen> {
         self.inner.lock().seen.clone()
+    }
+
+    /// Which changes an operator wanted that nobody hears any more, since the last `begin`.
+    pub fn unheard_writes(&self) -> Vec<String> {
+        let writes = |name: &&String| names::writes(side(name), name);
+        self.inner.lock().unheard.iter().filter(writes).cloned().collect()
     }
 
     /// Waits until the operator is to die: nothing that it asks is heard any more.
@@ -357,7 +373,8 @@ impl Inner {
     /// Notes a request, and says what befalls it; `None` where nobody hears it any more.
     fn note(&self, side: Side, life: usize, name: &str, is_watch: bool) -> Option<(usize, Option<Fault>)> {
         let mut state = self.lock();
-        if state.dead || state.life != life {
+        if !state.hears(life) {
+            state.unheard.push(name.to_owned());
             return None;
         }
         let earlier = state.counts.entry((side, name.to_owned())).or_default();
@@ -463,6 +480,14 @@ async fn handle(inner: &Arc<Inner>, side: Side, life: usize, request: Request<In
     let body = body.collect().await.map_err(io::Error::other)?.to_bytes();
     let is_watch = side == Side::Kubernetes && names::is_watch(&parts);
     let name = names::name(side, &inner.scope, &parts, &body);
+    // The election goes on all the time, and is no part of any story.
+    if side == Side::Kubernetes && name.contains("/leases") {
+        if !inner.lock().hears(life) {
+            return Err(io::ErrorKind::ConnectionReset.into());
+        }
+        let answer = forward(inner, side, parts, body).await?;
+        return whole(inner, &name, answer).await;
+    }
     let Some((number, fault)) = inner.note(side, life, &name, is_watch) else {
         return Err(io::ErrorKind::ConnectionReset.into());
     };

@@ -95,6 +95,12 @@ fn aws(parts: &Parts, body: &Bytes) -> String {
     )
 }
 
+/// To whom a request of this name goes.
+pub fn side(name: &str) -> Side {
+    let verbs = ["GET ", "LIST ", "WATCH ", "POST ", "PUT ", "PATCH ", "DELETE "];
+    if verbs.iter().any(|verb| name.starts_with(verb)) { Side::Kubernetes } else { Side::Aws }
+}
+
 /// Whether a request of this name changes something.
 pub fn writes(side: Side, name: &str) -> bool {
     let reads: &[&str] = match side {

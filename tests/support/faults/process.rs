@@ -48,9 +48,23 @@ impl Process {
         self.child.wait().unwrap();
     }
 
+    /// Sends the operator itself a signal, as in `STOP`.
+    pub fn signal(&self, name: &str) {
+        let children = std::fs::read_to_string(format!("/proc/{0}/task/{0}/children", self.child.id())).unwrap();
+        let is_operator =
+            |pid: &&str| std::fs::read_link(format!("/proc/{pid}/exe")).is_ok_and(|exe| exe.ends_with("ecr-operator"));
+        let operator = children.split_whitespace().find(is_operator).unwrap();
+        assert!(Command::new("kill").args([&format!("-{name}"), operator]).status().unwrap().success());
+    }
+
+    /// Whether it ended by itself.
+    pub fn has_ended(&mut self) -> bool {
+        self.child.try_wait().unwrap().is_some()
+    }
+
     /// Starts it again if it ended by itself, as the kubelet does. Returns whether it did.
     pub fn restart_if_ended(&mut self) -> bool {
-        let ended = self.child.try_wait().unwrap().is_some();
+        let ended = self.has_ended();
         if ended {
             *self = Self::start(&self.kubeconfig, &self.log, &[]);
         }

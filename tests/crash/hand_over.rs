@@ -1,0 +1,233 @@
+//! Two operators, of which the first works: whichever request it is struck at, the second ends the work, and never do both.
+//!
+//! The first is killed before or after a request, or stopped for so long that the second takes over, and then goes on.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use futures::StreamExt as _;
+use k8s_openapi::api::coordination::v1::Lease;
+use kube::api::{Api, DeleteParams};
+use local_ecr::Config;
+use serde_json::json;
+
+use crate::matrix::{CONVERGENCE, QUIET, drawn, excess};
+use crate::story::{everything, ready};
+use crate::support::faults::state::{State, differences, effects, state};
+use crate::support::faults::{Fault, Process, Rule, Scope, Upstream, Wire, cluster, side};
+use crate::support::operator::NAMESPACE;
+use crate::support::world::World;
+
+/// How ids of these plans begin.
+pub const STORY: &str = "hand-over/";
+const AT_ONCE: usize = 4;
+const SAMPLE: usize = 12;
+/// Long enough for a busy machine, short enough to be waited for.
+const TERMS: [(&str, &str); 4] = [
+    ("ECR_OPERATOR_LEADER_ELECT", "true"),
+    ("ECR_OPERATOR_LEASE_DURATION", "4s"),
+    ("ECR_OPERATOR_LEASE_RENEW_DEADLINE", "3s"),
+    ("ECR_OPERATOR_LEASE_RETRY_PERIOD", "300ms"),
+];
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Blow {
+    KilledBefore,
+    KilledAfter,
+    Stopped,
+}
+
+const BLOWS: [(&str, Blow); 3] =
+    [("before", Blow::KilledBefore), ("after", Blow::KilledAfter), ("stopped", Blow::Stopped)];
+
+#[derive(Debug, Clone)]
+struct Plan {
+    blow: Blow,
+    request: String,
+    earlier: usize,
+}
+
+impl fmt::Display for Plan {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let blow = BLOWS.iter().find(|(_, blow)| *blow == self.blow).unwrap().0;
+        write!(f, "{STORY}{blow}/{}#{}", self.request, self.earlier)
+    }
+}
+
+struct End {
+    plans: Vec<Plan>,
+    state: State,
+    effects: BTreeMap<String, usize>,
+    struck: bool,
+    problems: Vec<String>,
+    log: String,
+}
+
+/// The rights to a Lease of this world's own, which the chart gives for the installation's.
+async fn lease(world: &World) -> Api<Lease> {
+    let name = &world.namespace;
+    let rules = json!([{"apiGroups": ["coordination.k8s.io"], "resources": ["leases"], "resourceNames": [name], "verbs": ["get", "update"]}]);
+    let metadata = json!({"name": name, "namespace": NAMESPACE});
+    let role =
+        json!({"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "Role", "metadata": metadata, "rules": rules});
+    let binding = json!({
+        "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "RoleBinding", "metadata": metadata,
+        "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": name},
+        "subjects": [{"kind": "ServiceAccount", "name": "ecr-operator", "namespace": NAMESPACE}],
+    });
+    for manifest in [role, binding] {
+        let applied = cluster().await.kubectl(&["apply", "-f", "-"], &manifest.to_string()).await;
+        assert!(applied.ok, "{}", applied.text);
+    }
+    Api::namespaced(world.client.clone(), NAMESPACE)
+}
+
+fn operator(wire: &Wire, world: &World, name: &str) -> Process {
+    let own = [("ECR_OPERATOR_LEASE_NAME", world.namespace.as_str()), ("POD_NAME", name)];
+    wire.operator_with(&[&TERMS[..], &own].concat())
+}
+
+async fn until_leads(leases: &Api<Lease>, world: &World, name: &str) {
+    let leads = || async {
+        let lease = leases.get_opt(&world.namespace).await.unwrap()?;
+        lease.spec?.holder_identity?.starts_with(name).then_some(())
+    };
+    world.eventually(&format!("{name} leads"), leads).await;
+}
+
+async fn run(upstream: Upstream, plan: Option<Plan>, wanted: Option<Arc<End>>) -> End {
+    let world = World::bare(cluster().await, "hand-over", Config::default()).await;
+    let leases = lease(&world).await;
+    let scope = || Scope::new(&world.namespace, Vec::new());
+    let wire = Wire::start(&upstream, Upstream::aws(&world.ecr.url()), scope()).await;
+    // The second's own way to the API server; that to AWS is said in the registry.
+    let other = Wire::start(&upstream, Upstream::aws(&world.ecr.url()), scope()).await;
+    world.registry_at(&wire.aws_url, json!({})).await;
+    let mut first = operator(&wire, &world, "first");
+    until_leads(&leases, &world, "first").await;
+    let second = operator(&other, &world, "second");
+    world.registry_says("True", "Ready").await;
+    other.asked("LIST serviceaccounts").await;
+    wire.quiet(QUIET).await;
+    world.ecr.clear_calls();
+    wire.begin();
+    if let Some(Plan { blow, request, earlier }) = &plan {
+        let fault = if *blow == Blow::KilledAfter { Fault::DieAfter } else { Fault::DieBefore };
+        wire.rule(Rule::exactly(side(request), request, fault).after(*earlier));
+    }
+    world.repository("app", everything("Delete")).await;
+    let mut problems = Vec::new();
+    let done = async {
+        ready(&world).await;
+        wire.quiet(QUIET).await;
+    };
+    let struck = tokio::select! {
+        () = wire.died() => true,
+        () = done => false,
+    };
+    let plans = plans(&wire);
+    if struck {
+        let early: Vec<_> = other.seen().into_iter().filter(|seen| seen.writes).collect();
+        if !early.is_empty() {
+            problems.push(format!("both wrote: {early:?}"));
+        }
+        let stopped = plan.as_ref().is_some_and(|plan| plan.blow == Blow::Stopped);
+        if stopped {
+            first.signal("STOP");
+        } else {
+            first.kill();
+        }
+        wire.revive();
+        until_leads(&leases, &world, "second").await;
+        ready(&world).await;
+        wire.quiet(QUIET).await;
+        other.quiet(QUIET).await;
+        if stopped {
+            problems.extend(gone_on(&mut first, &wire).await);
+        }
+    }
+    let begun = Instant::now();
+    let namespaces = [world.namespace.clone()];
+    let mut now = state(&world, &namespaces, &wire.aws_url).await;
+    while let Some(wanted) = &wanted
+        && wanted.state != now
+        && begun.elapsed() < CONVERGENCE
+    {
+        tokio::time::sleep(Duration::from_millis(250)).await;
+        now = state(&world, &namespaces, &wire.aws_url).await;
+    }
+    let effects = effects(&world, &wire.aws_url);
+    if let Some(wanted) = &wanted {
+        problems.extend(differences(&now, &wanted.state));
+        problems.extend(excess(&wanted.effects, &effects, false));
+    }
+    drop((first, second));
+    leases.delete(&world.namespace, &DeleteParams::default()).await.unwrap();
+    let log = format!("{}\n---- the second:\n{}", wire.logged(), other.logged());
+    End { plans, state: now, effects, struck, problems, log }
+}
+
+/// A first that was stopped goes on, finds that another leads, and ends: without a single write.
+async fn gone_on(first: &mut Process, wire: &Wire) -> Vec<String> {
+    wire.begin();
+    first.signal("CONT");
+    let begun = Instant::now();
+    while !first.has_ended() {
+        if begun.elapsed() > CONVERGENCE {
+            return vec!["the first goes on".to_owned()];
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    let heard = wire.seen().into_iter().filter(|seen| seen.writes).map(|seen| seen.name);
+    let late: Vec<_> = wire.unheard_writes().into_iter().chain(heard).collect();
+    if late.is_empty() { Vec::new() } else { vec![format!("it wrote when another led: {late:?}")] }
+}
+
+fn plans(wire: &Wire) -> Vec<Plan> {
+    let seen = wire.seen();
+    let requests = seen.iter().filter(|seen| !seen.is_watch);
+    let plans = requests.flat_map(|seen| {
+        let blows = BLOWS.iter().filter(|(_, blow)| seen.writes || *blow != Blow::KilledAfter);
+        blows.map(|(_, blow)| Plan { blow: *blow, request: seen.name.clone(), earlier: seen.earlier })
+    });
+    plans.collect()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn whichever_request_the_first_is_struck_at_the_second_ends_its_work_alone() {
+    let only = std::env::var("CRASH_PLAN").ok();
+    if only.as_ref().is_some_and(|id| !id.starts_with(STORY)) || std::env::var("CRASH_STORY").is_ok() {
+        return;
+    }
+    let upstream = Upstream::kubernetes().await;
+    let reference = Arc::new(run(upstream.clone(), None, None).await);
+    assert!(reference.problems.is_empty(), "{:#?}", reference.problems);
+    let plans = match &only {
+        Some(id) => reference.plans.iter().filter(|plan| plan.to_string() == *id).cloned().collect(),
+        None => drawn(reference.plans.clone(), SAMPLE),
+    };
+    assert!(!plans.is_empty(), "there is no such plan");
+    let (count, mut missed, mut failures) = (plans.len(), Vec::new(), Vec::new());
+    let mut ends = futures::stream::iter(plans)
+        .map(|plan| {
+            let run = tokio::spawn(run(upstream.clone(), Some(plan.clone()), Some(reference.clone())));
+            async move { (plan, run.await) }
+        })
+        .buffer_unordered(AT_ONCE);
+    while let Some((plan, end)) = ends.next().await {
+        match end {
+            Ok(end) if end.problems.is_empty() && end.struck => {}
+            Ok(end) if end.problems.is_empty() => missed.push(plan.to_string()),
+            Ok(end) => {
+                println!("FAILED CRASH_PLAN='{plan}'\n    {}", end.problems.join("\n    "));
+                failures.push(format!("CRASH_PLAN='{plan}'\n    {}\n{}", end.problems.join("\n    "), end.log));
+            }
+            Err(panicked) => failures.push(format!("CRASH_PLAN='{plan}'\n    {panicked}")),
+        }
+    }
+    println!("{count} plans, {} failed, not reached: {missed:#?}", failures.len());
+    assert!(failures.is_empty(), "{} of {count} plans failed:\n{}", failures.len(), failures.join("\n"));
+    assert!(missed.len() * 5 <= count, "too many requests of the reference run never came: {missed:#?}");
+}
