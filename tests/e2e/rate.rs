@@ -1,5 +1,7 @@
 //! AWS grants only so many calls a second: the operator learns how many, and nobody notices but by the time it takes.
 
+use std::collections::BTreeMap;
+
 use ecr_operator::api::EcrRepository;
 use kube::api::ListParams;
 use local_ecr::{Action, Fault, Matcher, Outcome, RateLimit};
@@ -78,4 +80,55 @@ async fn one_throttled_account_does_not_slow_another() {
     for n in 0..60 {
         slow.repository_says(&format!("app-{n}"), "True", "Ready").await;
     }
+}
+
+#[tokio::test]
+async fn objects_that_fail_again_and_again_hold_up_no_others() {
+    let world = World::new("failing").await;
+    let broken = Action::Before { code: "ServerException".to_owned(), status: 500 };
+    world.ecr.fault(Fault::always(Matcher::operation("CreateRepository").on("bad-*"), broken));
+    let tries = || {
+        let mut tries = BTreeMap::<String, usize>::new();
+        for call in world.ecr.calls_of("CreateRepository") {
+            *tries.entry(call.resource).or_default() += 1;
+        }
+        tries
+    };
+    for n in 0..60 {
+        world.repository(&format!("bad-{n}"), json!({})).await;
+    }
+    // Three passes each, of two calls: the next comes after three seconds at the earliest.
+    let all_failed = || async {
+        let tries = tries();
+        (tries.len() == 60 && tries.values().all(|tries| *tries >= 6)).then_some(())
+    };
+    world.eventually("all of them failed three times", all_failed).await;
+    world.ecr.clear_calls();
+    for n in 0..20 {
+        world.repository(&format!("good-{n}"), json!({})).await;
+    }
+    for n in 0..20 {
+        world.repository_says(&format!("good-{n}"), "True", "Ready").await;
+    }
+    for (name, tries) in tries() {
+        let most = if name.starts_with("good-") { 1 } else { 4 };
+        assert!(tries <= most, "{name} had {tries} tries before the last of the others was there");
+    }
+}
+
+#[tokio::test]
+async fn a_registry_whose_aws_never_answers_holds_up_no_other() {
+    let (silent, quick) = (World::new("silent").await, World::new("lively").await);
+    silent.ecr.fault(Fault::always(Matcher::operation("CreateRepository"), Action::Hang));
+    for n in 0..60 {
+        silent.repository(&format!("app-{n}"), json!({})).await;
+    }
+    for n in 0..20 {
+        quick.repository(&format!("app-{n}"), json!({})).await;
+    }
+    for n in 0..20 {
+        quick.repository_says(&format!("app-{n}"), "True", "Ready").await;
+    }
+    assert_eq!(ready(&silent).await, 0);
+    assert_eq!(quick.ecr.calls_of("CreateRepository").len(), 20);
 }
