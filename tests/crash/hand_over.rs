@@ -114,7 +114,11 @@ async fn run(upstream: Upstream, plan: Option<Plan>, wanted: Option<Arc<End>>) -
     world.ecr.clear_calls();
     wire.begin();
     if let Some(Plan { blow, request, earlier }) = &plan {
-        let fault = if *blow == Blow::KilledAfter { Fault::DieAfter } else { Fault::DieBefore };
+        let fault = match blow {
+            Blow::KilledBefore => Fault::DieBefore,
+            Blow::KilledAfter => Fault::DieAfter,
+            Blow::Stopped => Fault::Stop,
+        };
         wire.rule(Rule::exactly(side(request), request, fault).after(*earlier));
     }
     world.repository("app", everything("Delete")).await;
@@ -135,6 +139,8 @@ async fn run(upstream: Upstream, plan: Option<Plan>, wanted: Option<Arc<End>>) -
         }
         let stopped = plan.as_ref().is_some_and(|plan| plan.blow == Blow::Stopped);
         if stopped {
+            // Not between its last check and the network, which nothing could help.
+            wire.unheard_and_quiet(QUIET).await;
             first.signal("STOP");
         } else {
             first.kill();

@@ -55,6 +55,8 @@ pub enum Fault {
     DieBefore,
     /// It is done, and the operator dies before it knows.
     DieAfter,
+    /// It is held until the next operator is heard, and the operator is to be stopped meanwhile.
+    Stop,
     /// It is done, and the connection is cut before the answer comes.
     Lost,
     /// The connection is cut and nothing is done.
@@ -286,6 +288,16 @@ impl Wire {
         self.inner.lock().unheard.iter().filter(writes).cloned().collect()
     }
 
+    /// Waits until an operator that nobody hears any more has asked for nothing for so long.
+    pub async fn unheard_and_quiet(&self, span: Duration) {
+        let count = || self.inner.lock().unheard.len();
+        let mut before = usize::MAX;
+        while before != count() {
+            before = count();
+            tokio::time::sleep(span).await;
+        }
+    }
+
     /// Waits until the operator is to die: nothing that it asks is heard any more.
     pub async fn died(&self) {
         self.inner.died.subscribe().wait_for(|died| *died).await.unwrap();
@@ -512,6 +524,11 @@ async fn handle(inner: &Arc<Inner>, side: Side, life: usize, request: Request<In
         None => forwarded().await,
         Some(Fault::DieBefore) => {
             inner.die();
+            Err(io::ErrorKind::ConnectionReset.into())
+        }
+        Some(Fault::Stop) => {
+            inner.die();
+            let _ = inner.died.subscribe().wait_for(|died| !died).await;
             Err(io::ErrorKind::ConnectionReset.into())
         }
         Some(Fault::DieAfter) => {
