@@ -1,5 +1,7 @@
 //! What the operator is in the middle of when it is struck.
 
+use std::time::Duration;
+
 use ecr_operator::api::{ClusterEcrPullSecret, EcrPullSecret, EcrRepository};
 use k8s_openapi::api::core::v1::ServiceAccount;
 use kube::api::{Api, DeleteParams, Patch, PatchParams};
@@ -248,7 +250,8 @@ impl Story {
             Self::Create | Self::Change | Self::Adopt | Self::TakeOver | Self::Restart => ready(world).await,
             Self::CreateRevoked if !revoked => ready(world).await,
             Self::CreateRevoked | Self::Delete | Self::DeleteRevoked | Self::DeleteWithImages => {
-                world.until_gone(&world.api::<EcrRepository>(), "app").await;
+                // Of a creation that nobody heard of, and that ECR doesn't show: two minutes, and a pause between tries.
+                world.until_gone_within(Duration::from_mins(4), &world.api::<EcrRepository>(), "app").await;
             }
             Self::Renew => {
                 let handled = |object: &EcrPullSecret| {

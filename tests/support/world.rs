@@ -279,8 +279,16 @@ impl World {
     where
         K: Resource + Clone + Debug + DeserializeOwned + Send + Sync + 'static,
     {
+        self.until_gone_within(PATIENCE, api, name).await;
+    }
+
+    /// The same, with another patience.
+    pub async fn until_gone_within<K>(&self, patience: Duration, api: &Api<K>, name: &str)
+    where
+        K: Resource + Clone + Debug + DeserializeOwned + Send + Sync + 'static,
+    {
         let gone = await_condition(api.clone(), name, |object: Option<&K>| object.is_none());
-        if tokio::time::timeout(PATIENCE, gone).await.is_err() {
+        if tokio::time::timeout(patience, gone).await.is_err() {
             let object = api.get_opt(name).await.unwrap();
             panic!("{name} never went; it is:\n{object:#?}\nAWS was asked:\n{}", self.asked());
         }
