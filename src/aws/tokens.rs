@@ -1,8 +1,8 @@
 //! One token for everybody who may use the same one: kept until its renewal is due, fetched once however many ask.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 
@@ -51,13 +51,20 @@ impl Clocks {
     }
 }
 
+/// What nobody asked for in so long is forgotten: a token in use is asked for at its renewal, six hours after it was
+/// issued at the latest.
+const UNUSED: Duration = Duration::from_hours(7);
+
 type Slot = Arc<tokio::sync::Mutex<TokenSlot<AwsError>>>;
+
+/// A slot, and when it was last asked for by the monotonic clock.
+type Used = (Slot, Duration);
 
 /// The tokens of this process.
 #[derive(Debug)]
 pub struct Tokens {
     owner_id: String,
-    slots: Mutex<HashMap<TokenKey, Slot>>,
+    slots: Mutex<HashMap<TokenKey, Used>>,
     /// What is known of the tokens of an identity.
     after_session: Mutex<HashMap<String, AfterSession>>,
 }
@@ -72,41 +79,42 @@ impl Tokens {
     /// The token for `key`: the one at hand while it isn't due, else a new one. Of many who ask at once, one fetches and the
     /// others wait for it. After a failure nobody fetches before the back-off has passed.
     pub async fn get(&self, key: &TokenKey, now: impl Fn() -> Moment, source: &impl Minter) -> Lookup {
-        let slot = self.slot(key);
+        let slot = self.slot(key, now());
         let mut slot = slot.lock().await;
         let mut step = slot.step(now());
         let mut ended_with_session = false;
         if let Step::Probe(token) = &step {
-            let accepted = match self.after_session(&key.identity) {
-                AfterSession::LivesOn => Some(true),
-                AfterSession::Dies => Some(false),
-                AfterSession::Unknown => {
-                    let accepted = source.is_accepted(token).await;
-                    self.learn(key, accepted);
-                    ended_with_session = accepted == Some(false);
-                    accepted
-                }
+            let fate = match self.after_session(&key.identity) {
+                AfterSession::Unknown => self.learn(key, source.is_accepted(token).await),
+                known => known,
             };
-            slot.probed(now(), accepted == Some(true));
+            ended_with_session = fate == AfterSession::Dies;
+            slot.probed(now(), fate == AfterSession::LivesOn);
             step = slot.step(now());
         }
         if step == Step::Fetch {
+            if let Some(token) = slot.witness(now()).filter(|_| self.lacks_answer(key)) {
+                ended_with_session |= self.learn(key, source.is_accepted(&token).await) == AfterSession::Dies;
+            }
             let minted = source.mint().await;
             self.take(key, &mut slot, now(), minted);
         }
         Lookup { token: slot.token().cloned(), failure: slot.failure(now()), ended_with_session }
     }
 
-    /// Whether the token for `key` is at hand and to be replaced.
-    pub async fn is_due(&self, key: &TokenKey, now: Moment) -> bool {
-        let slot = self.slot(key);
-        let slot = slot.lock().await;
-        slot.token().is_some() && slot.is_due(now)
+    /// Whether the token for `key` is at hand and to be replaced, or just being replaced.
+    #[must_use]
+    pub fn is_due(&self, key: &TokenKey, now: Moment) -> bool {
+        // Whoever holds it is asking AWS, which may take its time.
+        self.known(key, now)
+            .is_some_and(|slot| slot.try_lock().map_or(true, |slot| slot.token().is_some() && slot.is_due(now)))
     }
 
-    /// Forgets that the token for `key` is still good, unless it was issued at or after `since`.
-    pub async fn expire_before(&self, key: &TokenKey, since: Timestamp) {
-        self.slot(key).lock().await.expire_before(since);
+    /// Has the token for `key` replaced as soon as it may be, unless it was issued at or after `since`.
+    pub async fn expire_before(&self, key: &TokenKey, now: Moment, since: Timestamp) {
+        if let Some(slot) = self.known(key, now) {
+            slot.lock().await.expire_before(now, since);
+        }
     }
 
     fn take(&self, key: &TokenKey, slot: &mut TokenSlot<AwsError>, now: Moment, minted: Result<Minted, AwsError>) {
@@ -131,27 +139,47 @@ impl Tokens {
         known.get(identity).copied().unwrap_or_default()
     }
 
-    fn learn(&self, key: &TokenKey, accepted: Option<bool>) {
+    fn lacks_answer(&self, key: &TokenKey) -> bool {
+        self.after_session(&key.identity) == AfterSession::NoAnswer
+    }
+
+    fn learn(&self, key: &TokenKey, accepted: Option<bool>) -> AfterSession {
         let TokenKey { identity, region, .. } = key;
         let fate = match accepted {
             Some(true) => AfterSession::LivesOn,
             Some(false) => AfterSession::Dies,
-            None => return,
+            None => AfterSession::NoAnswer,
         };
         tracing::info!(%region, ?fate, "what becomes of tokens when the session ends that signed them");
         self.after_session.lock().unwrap_or_else(PoisonError::into_inner).insert(identity.clone(), fate);
+        fate
     }
 
-    fn slot(&self, key: &TokenKey) -> Slot {
+    /// Made where there is none.
+    fn slot(&self, key: &TokenKey, now: Moment) -> Slot {
+        if let Some(slot) = self.known(key, now) {
+            return slot;
+        }
         let mut slots = self.slots.lock().unwrap_or_else(PoisonError::into_inner);
-        slots.entry(key.clone()).or_default().clone()
+        slots.retain(|_, (_, asked_at)| now.uptime.saturating_sub(*asked_at) < UNUSED);
+        let slot = slots.entry(key.clone()).or_insert_with(|| (Slot::default(), now.uptime)).0.clone();
+        let used: HashSet<_> = slots.keys().map(|key| &key.identity).collect();
+        let mut after_session = self.after_session.lock().unwrap_or_else(PoisonError::into_inner);
+        after_session.retain(|identity, _| used.contains(identity));
+        slot
+    }
+
+    fn known(&self, key: &TokenKey, now: Moment) -> Option<Slot> {
+        let mut slots = self.slots.lock().unwrap_or_else(PoisonError::into_inner);
+        let (slot, asked_at) = slots.get_mut(key)?;
+        *asked_at = now.uptime;
+        Some(slot.clone())
     }
 }
 
 #[cfg(test)]
 mod tests {
     use std::sync::atomic::{AtomicUsize, Ordering};
-    use std::time::Duration;
 
     use super::*;
     use crate::aws::Kind;
@@ -249,7 +277,7 @@ mod tests {
         let first = ask(&tokens, &aws).await.token.unwrap();
         aws.now = 399;
         assert!(Arc::ptr_eq(&first, &ask(&tokens, &aws).await.token.unwrap()));
-        assert!(!tokens.is_due(&key("x"), moment(399)).await && tokens.is_due(&key("x"), moment(501)).await);
+        assert!(!tokens.is_due(&key("x"), moment(399)) && tokens.is_due(&key("x"), moment(501)));
         aws.now = 501;
         assert_eq!(ask(&tokens, &aws).await.token.unwrap().life.issued_at, at(501));
         assert_eq!(calls(&aws), 2);
@@ -287,11 +315,11 @@ mod tests {
     async fn a_token_can_be_asked_to_be_new() {
         let (tokens, mut aws) = (Tokens::new("o".into()), Aws::default());
         ask(&tokens, &aws).await;
-        tokens.expire_before(&key("x"), at(0)).await;
+        tokens.expire_before(&key("x"), moment(0), at(0)).await;
         ask(&tokens, &aws).await;
         assert_eq!(calls(&aws), 1, "issued at that moment");
         aws.now = 5;
-        tokens.expire_before(&key("x"), at(5)).await;
+        tokens.expire_before(&key("x"), moment(5), at(5)).await;
         assert_eq!(ask(&tokens, &aws).await.token.unwrap().life.issued_at, at(5));
     }
 
@@ -327,13 +355,58 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_registry_that_cannot_be_asked_teaches_nothing_and_the_token_is_renewed() {
+    async fn where_the_registry_cannot_be_asked_tokens_are_renewed_in_time_until_it_can() {
         let tokens = Tokens::new("o".into());
         let mut aws = Aws { session: Some(100), accepts: None, ..Aws::default() };
         ask(&tokens, &aws).await;
         aws.now = 110;
         let renewed = ask(&tokens, &aws).await;
         assert!(!renewed.ended_with_session);
-        assert_eq!(renewed.token.unwrap().life.expires_at, at(1_110));
+        assert_eq!(renewed.token.unwrap().life.expires_at, at(210), "as if it died with its session");
+        aws.now = 161;
+        assert_eq!(ask(&tokens, &aws).await.token.unwrap().life.issued_at, at(161), "before the session's end");
+        // Now it can: the first token has outlived its session, as all of this identity do.
+        (aws.now, aws.accepts) = (212, Some(true));
+        assert_eq!(ask(&tokens, &aws).await.token.unwrap().life.expires_at, at(1_212));
+        aws.now = 500;
+        ask(&tokens, &aws).await;
+        assert_eq!((calls(&aws), aws.probes.load(Ordering::SeqCst)), (4, 3));
+    }
+
+    #[tokio::test]
+    async fn what_nobody_asks_for_is_forgotten_and_a_question_makes_nothing() {
+        let hours = |hours: i64| moment(hours * 3_600);
+        let (tokens, aws) = (Tokens::new("o".into()), Aws { session: Some(100), ..Aws::default() });
+        assert!(!tokens.is_due(&key("x"), moment(0)));
+        tokens.expire_before(&key("x"), moment(0), at(0)).await;
+        assert!(tokens.slots.lock().unwrap().is_empty());
+        for identity in ["used", "unused"] {
+            tokens.get(&key(identity), || moment(0), &aws).await;
+            tokens.get(&key(identity), || moment(110), &aws).await;
+        }
+        assert_eq!(tokens.after_session.lock().unwrap().len(), 2);
+        tokens.get(&key("used"), || hours(6), &Aws::at(6 * 3_600)).await;
+        tokens.get(&key("new"), || hours(8), &Aws::at(8 * 3_600)).await;
+        let mut left: Vec<_> = tokens.slots.lock().unwrap().keys().map(|key| key.identity.clone()).collect();
+        left.sort();
+        assert_eq!(left, ["new", "used"]);
+        assert_eq!(tokens.after_session.lock().unwrap().keys().collect::<Vec<_>>(), ["used"]);
+    }
+
+    #[tokio::test]
+    async fn nobody_waits_for_a_fetch_to_learn_that_there_is_one() {
+        struct Silent;
+        impl Minter for Silent {
+            async fn mint(&self) -> Result<Minted, AwsError> {
+                std::future::pending().await
+            }
+            async fn is_accepted(&self, _: &Token) -> Option<bool> {
+                None
+            }
+        }
+        let (tokens, key) = (Tokens::new("o".into()), key("x"));
+        let mut fetch = Box::pin(tokens.get(&key, || moment(0), &Silent));
+        assert!(futures::poll!(&mut fetch).is_pending());
+        assert!(tokens.is_due(&key, moment(0)));
     }
 }

@@ -67,7 +67,7 @@ async fn pass<K: PullSecret>(object: &K, context: &Context) -> Result<(Desired, 
     let now = Timestamp::now();
     let handled = object.status().and_then(|status| status.last_handled_reconcile_at.as_ref());
     let since = asks_anew(object, handled).map(|asked| context.renewals.since(&object.owner().uid, asked, now));
-    let overdue = overdue(context, &desired).await;
+    let overdue = overdue(context, &desired);
     let (good, due): (Vec<_>, Vec<_>) = desired.allowed.clone().into_iter().partition(|(namespace, variant)| {
         let young = !variant.logins.iter().any(|login| overdue.contains(&login.token));
         young && there(namespace).is_some_and(|seen| seen.is_good(&variant.content, now, since))

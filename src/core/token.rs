@@ -127,6 +127,9 @@ const LATEST_RENEWAL: SignedDuration = SignedDuration::from_hours(6);
 /// Nor renewed sooner than this after they were issued, however short they live.
 const EARLIEST_RENEWAL: SignedDuration = SignedDuration::from_secs(1);
 
+/// Nor at anybody's wish sooner than at a hundredth of their life, this at most.
+const LEAST_AGE: SignedDuration = SignedDuration::from_secs(5);
+
 impl Life {
     /// Of a token issued `now`.
     ///
@@ -151,6 +154,13 @@ impl Life {
         let share = 0.5 - 0.1 * fraction(&[seed, &self.expires_at.to_string()]);
         let wait = self.length().mul_f64(share).clamp(EARLIEST_RENEWAL, LATEST_RENEWAL);
         self.issued_at.saturating_add(wait).unwrap_or(self.issued_at)
+    }
+
+    /// The moment from which it may be replaced before its time: whoever wishes for it may do so over and over.
+    #[must_use]
+    pub fn replaceable_at(self) -> Timestamp {
+        let age = self.length().mul_f64(0.01).min(LEAST_AGE);
+        self.issued_at.saturating_add(age).unwrap_or(self.issued_at)
     }
 
     /// A while after `end`, in proportion to what is left until then: clocks differ, and so would the answers.

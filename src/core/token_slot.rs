@@ -46,6 +46,8 @@ pub enum AfterSession {
     LivesOn,
     /// Tokens of this identity die with their session.
     Dies,
+    /// The registry couldn't be asked. Until it can, they count as those that die.
+    NoAnswer,
 }
 
 /// A token as it was fetched.
@@ -64,6 +66,8 @@ pub struct Minted {
 pub struct TokenSlot<E> {
     held: Option<Held>,
     failure: Option<Failure<E>>,
+    /// One that was replaced and can still tell what becomes of tokens after their session.
+    retired: Option<Retired>,
 }
 
 #[derive(Debug)]
@@ -73,8 +77,17 @@ struct Held {
     due_at_uptime: Duration,
     /// When it is due if it turns out to live on after its session; `None` where that is no question.
     unless_ended: Option<Timestamp>,
-    /// Somebody wished for a newer one.
-    outdated: bool,
+    /// What it could tell once it is replaced.
+    witness: Option<Retired>,
+}
+
+#[derive(Debug, Clone)]
+struct Retired {
+    token: Arc<Token>,
+    /// Shortly after its session's end.
+    from: Timestamp,
+    /// Its own end.
+    until: Timestamp,
 }
 
 #[derive(Debug)]
@@ -86,7 +99,7 @@ struct Failure<E> {
 
 impl<E> Default for TokenSlot<E> {
     fn default() -> Self {
-        Self { held: None, failure: None }
+        Self { held: None, failure: None, retired: None }
     }
 }
 
@@ -115,9 +128,7 @@ impl<E: Clone> TokenSlot<E> {
             return Step::BackOff;
         }
         match &self.held {
-            Some(held) if held.unless_ended.is_some_and(|later| now.wall < later) && !held.outdated => {
-                Step::Probe(held.token.clone())
-            }
+            Some(held) if held.unless_ended.is_some_and(|later| now.wall < later) => Step::Probe(held.token.clone()),
             _ => Step::Fetch,
         }
     }
@@ -134,20 +145,34 @@ impl<E: Clone> TokenSlot<E> {
         after_session: AfterSession,
     ) -> Result<(), TokenFault> {
         let Minted { auth, mut life, session_ends_at } = minted;
-        let session_ends_at = session_ends_at.filter(|end| *end < life.expires_at && *end > life.issued_at);
-        if let (Some(end), AfterSession::Dies) = (session_ends_at, after_session) {
+        let own_end = life.expires_at;
+        let session_ends_at = session_ends_at.filter(|end| *end < own_end && *end > life.issued_at);
+        if let (Some(end), AfterSession::Dies | AfterSession::NoAnswer) = (session_ends_at, after_session) {
             life.expires_at = end;
         }
         let mut token = Token::parse(auth, life, seed)?;
-        let probe_at = session_ends_at
-            .filter(|_| after_session == AfterSession::Unknown)
-            .map(|end| life.shortly_after(end))
-            .filter(|probe_at| *probe_at < token.refresh_at);
+        let tells_from = session_ends_at.map(|end| life.shortly_after(end));
+        let probe_at = tells_from.filter(|at| after_session == AfterSession::Unknown && *at < token.refresh_at);
         let unless_ended = probe_at.map(|probe_at| std::mem::replace(&mut token.refresh_at, probe_at));
         let due_at_uptime = now.uptime.saturating_add(wait(now.wall, token.refresh_at));
-        self.held = Some(Held { token: Arc::new(token), due_at_uptime, unless_ended, outdated: false });
+        let token = Arc::new(token);
+        let witness = tells_from.map(|from| Retired { token: token.clone(), from, until: own_end });
+        let before = self.held.replace(Held { token, due_at_uptime, unless_ended, witness });
+        self.retired = self
+            .retired
+            .take()
+            .filter(|retired| now.wall < retired.until)
+            .or_else(|| before?.witness)
+            .filter(|_| after_session == AfterSession::NoAnswer);
         self.failure = None;
         Ok(())
+    }
+
+    /// A token whose session has ended since and that still has life of its own: the registry may be able to tell now.
+    #[must_use]
+    pub fn witness(&self, now: Moment) -> Option<Arc<Token>> {
+        let retired = self.retired.as_ref().filter(|retired| retired.from <= now.wall && now.wall < retired.until)?;
+        Some(retired.token.clone())
     }
 
     /// AWS gave none: what is at hand stays, and nobody asks again for a while.
@@ -166,15 +191,17 @@ impl<E: Clone> TokenSlot<E> {
         let Some(held) = &mut self.held else { return };
         let Some(later) = held.unless_ended.take() else { return };
         if lives {
-            held.token = Arc::new(Token { refresh_at: later, ..Token::clone(&held.token) });
-            held.due_at_uptime = now.uptime.saturating_add(wait(now.wall, later));
+            held.refresh(now, later);
         }
     }
 
-    /// A token issued before `since` is to be replaced. It stays at hand, should AWS have no new one.
-    pub fn expire_before(&mut self, since: Timestamp) {
-        if let Some(held) = self.held.as_mut().filter(|held| held.token.life.issued_at < since) {
-            held.outdated = true;
+    /// A token issued before `since` is to be replaced as soon as it may be. It stays at hand, should AWS have no new one.
+    pub fn expire_before(&mut self, now: Moment, since: Timestamp) {
+        let Some(held) = self.held.as_mut().filter(|held| held.token.life.issued_at < since) else { return };
+        held.unless_ended = None;
+        let at = held.token.life.replaceable_at();
+        if at < held.token.refresh_at {
+            held.refresh(now, at);
         }
     }
 
@@ -187,8 +214,13 @@ impl<E: Clone> TokenSlot<E> {
 }
 
 impl Held {
+    fn refresh(&mut self, now: Moment, at: Timestamp) {
+        self.token = Arc::new(Token { refresh_at: at, ..Token::clone(&self.token) });
+        self.due_at_uptime = now.uptime.saturating_add(wait(now.wall, at));
+    }
+
     fn is_due(&self, now: Moment) -> bool {
-        self.outdated || self.token.refresh_at <= now.wall || self.due_at_uptime <= now.uptime
+        self.token.refresh_at <= now.wall || self.due_at_uptime <= now.uptime
     }
 }
 
@@ -288,6 +320,43 @@ mod tests {
         // A session that outlives the token is of no concern.
         let slot = holding(moment(0), 1_000, Some(3_600), AfterSession::Dies);
         assert_eq!(slot.token().unwrap().life.expires_at, at(1_000));
+    }
+
+    #[test]
+    fn where_the_registry_gave_no_answer_tokens_count_as_dying_until_one_that_was_replaced_tells() {
+        let mut slot = holding(moment(0), 43_200, Some(3_600), AfterSession::Unknown);
+        assert!(matches!(slot.step(moment(3_660)), Step::Probe(_)));
+        slot.probed(moment(3_660), false);
+        let again = |slot: &mut TokenSlot<_>, at: i64, after| {
+            slot.fetched(moment(at), minted(at, at + 43_200, Some(at + 3_600)), "seed", after).unwrap();
+        };
+        again(&mut slot, 3_660, AfterSession::NoAnswer);
+        assert_eq!(slot.token().unwrap().life.expires_at, at(7_260), "renewed before the session's end");
+        assert_eq!(slot.step(moment(5_470)), Step::Fetch, "and not probed when it is too late");
+        let witness = slot.witness(moment(5_470)).unwrap();
+        assert_eq!(witness.life.issued_at, at(0), "whose session has ended");
+        again(&mut slot, 5_470, AfterSession::NoAnswer);
+        assert_eq!(slot.witness(moment(5_470)), Some(witness), "until there is an answer");
+        assert_eq!(slot.witness(moment(43_200)), None, "or nothing to be learned from it");
+        again(&mut slot, 43_200, AfterSession::NoAnswer);
+        assert_eq!(slot.witness(moment(43_200)).unwrap().life.issued_at, at(5_470), "the next one tells");
+        again(&mut slot, 43_200, AfterSession::LivesOn);
+        assert_eq!(slot.witness(moment(50_000)), None);
+    }
+
+    #[test]
+    fn nobody_gets_tokens_faster_than_they_may_be_replaced_however_often_it_is_wished() {
+        let mut slot = holding(moment(0), 43_200, Some(3_600), AfterSession::Unknown);
+        slot.expire_before(moment(0), at(0));
+        assert_eq!(slot.step(moment(6)), Step::Keep, "issued at that moment");
+        slot.expire_before(moment(1), at(1));
+        assert_eq!(slot.step(moment(4)), Step::Keep);
+        assert_eq!(slot.token().unwrap().refresh_at, at(5), "as soon as may be");
+        assert_eq!(slot.step(moment(5)), Step::Fetch);
+        assert_eq!(slot.step(by(-100, 5)), Step::Fetch);
+        let mut short = holding(moment(0), 20, None, AfterSession::Unknown);
+        short.expire_before(moment(1), at(1));
+        assert_eq!(short.step(moment(1)), Step::Fetch, "tokens of tests live shorter");
     }
 
     #[test]
