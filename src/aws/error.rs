@@ -26,6 +26,8 @@ pub enum Kind {
     Untrusted,
     /// The identity can't be given a session policy; the message has the remedy.
     Unscopable,
+    /// The identity is of another account than it was.
+    OtherAccount,
     /// Too fast.
     Throttled,
     /// A quota is used up.
@@ -46,6 +48,7 @@ impl Kind {
             Self::Denied => "denied",
             Self::Untrusted => "untrusted",
             Self::Unscopable => "unscopable",
+            Self::OtherAccount => "other_account",
             Self::Throttled => "throttled",
             Self::Quota => "quota",
             Self::Transient => "transient",
@@ -104,6 +107,7 @@ impl AwsError {
         let (reason, remedy) = match self.kind {
             Kind::Untrusted => (Reason::Denied, String::new()),
             Kind::Unscopable => (Reason::ScopeUnavailable, String::new()),
+            Kind::OtherAccount => (Reason::AccountMismatch, String::new()),
             Kind::Denied => (Reason::Denied, format!("; {}", self.allowance(resource))),
             Kind::Invalid => (Reason::Invalid, String::new()),
             Kind::Throttled => (Reason::Throttled, String::new()),

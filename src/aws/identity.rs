@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use aws_config::identity::IdentityCache;
 use aws_config::retry::RetryConfig;
 use aws_config::timeout::TimeoutConfig;
 use aws_config::{AppName, BehaviorVersion, SdkConfig};
@@ -53,7 +54,7 @@ pub struct SessionOptions {
 /// One identity in one Region.
 #[derive(Debug, Clone)]
 pub struct Session {
-    config: SdkConfig,
+    unsigned: SdkConfig,
     region: Region,
     keyring: Arc<Keyring>,
     tenure: Tenure,
@@ -69,6 +70,15 @@ pub struct Caller {
     pub account: AccountId,
     /// Its ARN.
     pub arn: String,
+}
+
+impl Caller {
+    /// Whoever has this ARN.
+    #[must_use]
+    pub fn of(arn: &str) -> Option<Self> {
+        let account = AccountId::parse(arn.split(':').nth(4)?).ok()?;
+        Some(Self { account, arn: arn.to_owned() })
+    }
 }
 
 impl Session {
@@ -91,6 +101,8 @@ impl Session {
                     .operation_timeout(Duration::from_secs(35))
                     .build(),
             )
+            // Credentials are kept by the keyring: what the SDK keeps by itself, it keeps of each session for good.
+            .identity_cache(IdentityCache::no_cache())
             .use_fips(endpoint.fips)
             .use_dual_stack(endpoint.dual_stack);
         if let Ok(name) = AppName::new("ecr-operator") {
@@ -104,12 +116,10 @@ impl Session {
         }
         let unsigned = loader.no_credentials().load().await;
         let keyring = Arc::new(Keyring::new(credentials, &unsigned, options));
-        let provider = SharedCredentialsProvider::new(Provider(keyring.clone()));
-        let config = unsigned.into_builder().credentials_provider(provider).build();
         let whose = format!("{credentials:?}");
         let line = options.calls.line(Err(&whose), region.as_str(), endpoint.url.as_deref()).at(Priority::Urgent);
         Self {
-            config,
+            unsigned,
             region: region.clone(),
             keyring,
             tenure: options.tenure.clone(),
@@ -118,20 +128,26 @@ impl Session {
         }
     }
 
+    /// For calls that are made as this session, as long as it is of `account`.
+    fn signed(&self, account: &AccountId) -> SdkConfig {
+        let provider = Provider { keyring: self.keyring.clone(), account: account.clone() };
+        self.unsigned.to_builder().credentials_provider(SharedCredentialsProvider::new(provider)).build()
+    }
+
     /// ECR in this session's Region, for the registry of `account`.
     #[must_use]
     pub fn ecr(&self, account: &AccountId) -> Ecr {
-        Ecr::new(&self.config, account, self.line_to(account), &self.tenure)
+        Ecr::new(&self.signed(account), account, self.line_to(account), &self.tenure)
     }
 
     /// The tagging API in this session's Region.
     #[must_use]
     pub fn tagging(&self, account: &AccountId) -> Tagging {
-        Tagging::new(&self.config, self.line_to(account).at(Priority::Background))
+        Tagging::new(&self.signed(account), self.line_to(account).at(Priority::Background))
     }
 
     fn line_to(&self, account: &AccountId) -> Line {
-        self.calls.line(Ok(account), self.region.as_str(), self.config.endpoint_url())
+        self.calls.line(Ok(account), self.region.as_str(), self.unsigned.endpoint_url())
     }
 
     /// Who this is. Needs no permission.
@@ -142,14 +158,15 @@ impl Session {
         self.keyring.caller().await
     }
 
-    /// A token that may do no more than `scope` says. For ECR Public this session must be one of
+    /// A token that may do no more than `scope` says, asked for by nobody but `account`. For ECR Public this session must be one of
     /// [`crate::core::hosts::PUBLIC_REGION`].
     ///
     /// # Errors
     /// Needs `ecr:GetAuthorizationToken`; for ECR Public, `ecr-public:GetAuthorizationToken` and
     /// `sts:GetServiceBearerToken`. [`Kind::Invalid`] where the scope is too long for a session policy,
-    /// [`Kind::Untrusted`] and [`Kind::Unscopable`] where the identity can't be cut down.
-    pub async fn mint(&self, service: Service, scope: &Scope) -> Result<Minted, AwsError> {
+    /// [`Kind::Untrusted`] and [`Kind::Unscopable`] where the identity can't be cut down, [`Kind::OtherAccount`] where it
+    /// is of another one.
+    pub async fn mint(&self, account: &AccountId, service: Service, scope: &Scope) -> Result<Minted, AwsError> {
         let policy = scope.session_policy(&self.region).map_err(|too_long| AwsError {
             call: "session policy",
             kind: Kind::Invalid,
@@ -157,8 +174,8 @@ impl Session {
             message: too_long.to_string(),
         })?;
         let credentials = match &policy {
-            Some(policy) => self.keyring.scoped(policy).await?,
-            None => self.keyring.current().await?,
+            Some(policy) => self.keyring.scoped(account, policy).await?,
+            None => self.keyring.of(account).await?,
         };
         let session_ends_at = credentials.expiry().and_then(|end| Timestamp::try_from(end).ok());
         let (auth, life) = self.token(service, credentials).await?;
@@ -167,7 +184,7 @@ impl Session {
 
     async fn token(&self, service: Service, by: AwsCredentials) -> Result<(Secret, Life), AwsError> {
         let now = Timestamp::now();
-        let signed = self.config.to_builder().credentials_provider(SharedCredentialsProvider::new(by)).build();
+        let signed = self.unsigned.to_builder().credentials_provider(SharedCredentialsProvider::new(by)).build();
         let fence = Fence(self.tenure.clone());
         let (call, token, expires_at) = match service {
             Service::Private => {

@@ -1,7 +1,7 @@
 //! One identity's credentials: held while they are good, renewed before they end, cut down on request.
 
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use aws_config::SdkConfig;
 use aws_config::ecs::EcsCredentialsProvider;
@@ -15,20 +15,23 @@ use tokio::sync::Mutex;
 use crate::aws::credentials::{Credentials, IdentityTokens, Role, SESSION_NAME, StaticKey};
 use crate::aws::error::with_causes;
 use crate::aws::sts::Sts;
-use crate::aws::{AwsError, Caller, Kind, Priority, SessionOptions};
+use crate::aws::{AwsError, Caller, Kind, PodIdentity, Priority, SessionOptions};
+use crate::core::names::AccountId;
 use crate::core::trust::Principal;
 
 /// Credentials are renewed so long before they end, or at three quarters of their life if that is later.
 const AHEAD: Duration = Duration::from_mins(5);
 /// When renewal failed and the old ones still live, it isn't tried again at once.
 const AGAIN: Duration = Duration::from_secs(30);
+/// Nor where there are none: all who ask within this time get the same answer.
+const SOON: Duration = Duration::from_secs(3);
 
 /// One identity's credentials.
 #[derive(Debug)]
 pub(super) struct Keyring {
     source: Source,
     sts: Sts,
-    held: Mutex<Option<Held>>,
+    held: Mutex<Held>,
     /// Whom an access key id belongs to, which never changes.
     owner: Mutex<Option<(String, Caller)>>,
 }
@@ -40,13 +43,22 @@ enum Source {
     Role(Role, Box<Keyring>),
     /// Handed to the pod by EKS Pod Identity, or to the node.
     Handed(SharedCredentialsProvider),
-    Nothing,
+    /// There is none, for this reason.
+    Nothing(AwsError),
 }
 
-#[derive(Debug)]
+/// The last credentials, and how it went when there should have been newer ones.
+#[derive(Debug, Default)]
 struct Held {
-    credentials: AwsCredentials,
-    renew_at: SystemTime,
+    credentials: Option<AwsCredentials>,
+    renew_at: Option<SystemTime>,
+    failure: Option<(AwsError, Instant)>,
+}
+
+impl Held {
+    fn alive(&self) -> Option<&AwsCredentials> {
+        self.credentials.as_ref().filter(|own| own.expiry().is_none_or(|end| SystemTime::now() < end))
+    }
 }
 
 impl Keyring {
@@ -67,51 +79,66 @@ impl Keyring {
     /// The identity's own credentials. Where renewal fails, the last ones as long as they live.
     pub async fn current(&self) -> Result<AwsCredentials, AwsError> {
         let mut held = self.held.lock().await;
-        let now = SystemTime::now();
-        if let Some(held) = held.as_ref().filter(|held| now < held.renew_at) {
-            return Ok(held.credentials.clone());
+        let due = held.renew_at.is_none_or(|at| at <= SystemTime::now());
+        if let Some(own) = held.alive().filter(|_| !due) {
+            return Ok(own.clone());
+        }
+        let last = |held: &Held, error: AwsError| held.alive().cloned().ok_or(error);
+        if let Some((error, _)) = held.failure.clone().filter(|(_, until)| Instant::now() < *until) {
+            return last(&held, error);
         }
         match self.fetch(None).await {
-            Ok(credentials) => {
+            Ok(own) => {
                 // Those without an end need no call, and are had anew each time.
-                *held = credentials
-                    .expiry()
-                    .map(|end| Held { credentials: credentials.clone(), renew_at: renewal(now, end) });
-                Ok(credentials)
+                let renew_at = own.expiry().map(|end| renewal(SystemTime::now(), end));
+                *held = Held { credentials: Some(own.clone()), renew_at, failure: None };
+                Ok(own)
             }
-            Err(error) => match held.as_mut() {
-                Some(held) => match held.credentials.expiry() {
-                    Some(end) if end > now => {
+            Err(error) => {
+                let pause = match held.alive() {
+                    Some(_) => {
                         tracing::warn!(%error, "credentials can't be renewed; the last ones still live");
-                        held.renew_at = end.min(now + AGAIN);
-                        Ok(held.credentials.clone())
+                        AGAIN
                     }
-                    _ => Err(error),
-                },
-                None => Err(error),
-            },
+                    None => SOON,
+                };
+                // Counted from now: the attempt itself may have taken longer.
+                held.failure = Some((error.clone(), Instant::now() + pause));
+                last(&held, error)
+            }
         }
     }
 
-    /// Credentials of a session that may do no more than `policy` says, for as long as STS grants.
-    pub async fn scoped(&self, policy: &str) -> Result<AwsCredentials, AwsError> {
-        self.fetch(Some(policy)).await
+    /// The same, if they are of `account`: others are of no use to whoever works with that one, and may do harm.
+    pub async fn of(&self, account: &AccountId) -> Result<AwsCredentials, AwsError> {
+        let own = self.current().await?;
+        self.belongs(&own, account).await?;
+        Ok(own)
+    }
+
+    /// Credentials of `account` in a session that may do no more than `policy` says, for as long as STS grants.
+    pub async fn scoped(&self, account: &AccountId, policy: &str) -> Result<AwsCredentials, AwsError> {
+        let session = match &self.source {
+            Source::Key(_) | Source::Handed(_) => self.cut_down(&self.of(account).await?, policy).await?,
+            Source::Token(..) | Source::Role(..) | Source::Nothing(_) => self.fetch(Some(policy)).await?,
+        };
+        self.belongs(&session, account).await?;
+        Ok(session)
     }
 
     /// Whose credentials these are.
     pub async fn caller(&self) -> Result<Caller, AwsError> {
-        self.sts.caller(&self.current().await?).await
+        self.owner(&self.current().await?).await
     }
 
+    /// From where they come from; sessions of a role that is assumed can be opened within a policy.
     async fn fetch(&self, policy: Option<&str>) -> Result<AwsCredentials, AwsError> {
-        match (&self.source, policy) {
-            (Source::Token(role, tokens), _) => self.sts.assume_with_token(tokens.as_ref(), role, policy).await,
-            (Source::Role(role, by), _) => self.sts.assume(&Box::pin(by.current()).await?, role, policy).await,
-            (Source::Nothing, _) => Err(nobody()),
-            (Source::Key(key), None) => Ok(static_credentials(key)),
-            (Source::Handed(provider), None) => provider.provide_credentials().await.map_err(|error| handed(&error)),
-            (Source::Key(key), Some(policy)) => self.cut_down(&static_credentials(key), policy).await,
-            (Source::Handed(_), Some(policy)) => self.cut_down(&Box::pin(self.current()).await?, policy).await,
+        match &self.source {
+            Source::Token(role, tokens) => self.sts.assume_with_token(tokens.as_ref(), role, policy).await,
+            Source::Role(role, by) => self.sts.assume(&Box::pin(by.current()).await?, role, policy).await,
+            Source::Key(key) => Ok(static_credentials(key)),
+            Source::Handed(provider) => provider.provide_credentials().await.map_err(|error| handed(&error)),
+            Source::Nothing(why) => Err(why.clone()),
         }
     }
 
@@ -134,7 +161,26 @@ impl Keyring {
         }
     }
 
+    async fn belongs(&self, credentials: &AwsCredentials, account: &AccountId) -> Result<(), AwsError> {
+        let Caller { account: own, arn } = self.owner(credentials).await?;
+        if own == *account {
+            return Ok(());
+        }
+        Err(AwsError {
+            call: "sts:GetCallerIdentity",
+            kind: Kind::OtherAccount,
+            code: "another account".to_owned(),
+            message: format!(
+                "the identity has become {arn} of account {own}; nothing is done with it in account {account}"
+            ),
+        })
+    }
+
+    /// Who they belong to is asked before they are used for the first time, unless the answer that brought them says so.
     async fn owner(&self, credentials: &AwsCredentials) -> Result<Caller, AwsError> {
+        if let Some(caller) = credentials.get_property::<Caller>() {
+            return Ok(caller.clone());
+        }
         let mut owner = self.owner.lock().await;
         if let Some((_, caller)) = owner.as_ref().filter(|(id, _)| id == credentials.access_key_id()) {
             return Ok(caller.clone());
@@ -145,16 +191,21 @@ impl Keyring {
     }
 }
 
-/// A keyring as the SDK's clients take it.
+/// A keyring as the SDK's clients take it: for calls to one account.
 #[derive(Debug, Clone)]
-pub(super) struct Provider(pub Arc<Keyring>);
+pub(super) struct Provider {
+    pub keyring: Arc<Keyring>,
+    pub account: AccountId,
+}
 
 impl ProvideCredentials for Provider {
     fn provide_credentials<'a>(&'a self) -> future::ProvideCredentials<'a>
     where
         Self: 'a,
     {
-        future::ProvideCredentials::new(async { self.0.current().await.map_err(CredentialsError::provider_error) })
+        future::ProvideCredentials::new(async {
+            self.keyring.of(&self.account).await.map_err(CredentialsError::provider_error)
+        })
     }
 }
 
@@ -178,50 +229,32 @@ fn ambient(unsigned: &SdkConfig, options: &SessionOptions) -> Source {
             None => config,
         }
     };
-    let pod = &options.pod;
-    if let Some(key) = &pod.key {
-        Source::Key(key.clone())
-    } else if let Some((role, tokens)) = &pod.web {
-        Source::Token(role.clone(), tokens.clone())
-    } else if pod.container {
-        let container = EcsCredentialsProvider::builder().configure(&provider()).build();
-        Source::Handed(SharedCredentialsProvider::new(container))
-    } else if options.allow_imds {
-        let node = ImdsCredentialsProvider::builder().configure(&provider()).build();
-        Source::Handed(SharedCredentialsProvider::new(node))
-    } else {
-        Source::Nothing
-    }
-}
-
-fn nobody() -> AwsError {
-    AwsError {
-        call: "ambient identity",
-        kind: Kind::Transient,
-        code: "no credentials".to_owned(),
-        message: "the pod has none of its own; give it a role (IRSA, EKS Pod Identity), or name another identity in the EcrRegistry (the node's own is used with --allow-imds only)".to_owned(),
+    match &options.pod {
+        PodIdentity::Key(key) => Source::Key(key.clone()),
+        PodIdentity::Web(role, tokens) => Source::Token(role.clone(), tokens.clone()),
+        PodIdentity::Container => {
+            let container = EcsCredentialsProvider::builder().configure(&provider()).build();
+            Source::Handed(SharedCredentialsProvider::new(container))
+        }
+        PodIdentity::Incomplete(missing) => Source::Nothing(unavailable(Kind::Invalid, missing.to_string())),
+        PodIdentity::Absent if options.allow_imds => {
+            let node = ImdsCredentialsProvider::builder().configure(&provider()).build();
+            Source::Handed(SharedCredentialsProvider::new(node))
+        }
+        PodIdentity::Absent => Source::Nothing(unavailable(
+            Kind::Transient,
+            "the pod has none of its own; give it a role (IRSA, EKS Pod Identity), or name another identity in the EcrRegistry (the node's own is used with --allow-imds only)".to_owned(),
+        )),
     }
 }
 
 fn handed(error: &CredentialsError) -> AwsError {
-    AwsError {
-        call: "ambient identity",
-        kind: Kind::Transient,
-        code: "no credentials".to_owned(),
-        message: with_causes(error),
-    }
+    unavailable(Kind::Transient, with_causes(error))
+}
+
+fn unavailable(kind: Kind, message: String) -> AwsError {
+    AwsError { call: "ambient identity", kind, code: "no credentials".to_owned(), message }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn credentials_are_renewed_before_they_end_however_short_they_live() {
-        let now = SystemTime::UNIX_EPOCH + Duration::from_hours(1);
-        assert_eq!(renewal(now, now + Duration::from_hours(1)), now + Duration::from_mins(55));
-        assert_eq!(renewal(now, now + Duration::from_secs(8)), now + Duration::from_secs(6));
-        let past = now.checked_sub(Duration::from_secs(8)).unwrap();
-        assert!(renewal(now, past) <= now);
-    }
-}
+mod tests;

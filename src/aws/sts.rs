@@ -3,13 +3,12 @@
 use aws_config::SdkConfig;
 use aws_credential_types::Credentials as AwsCredentials;
 use aws_credential_types::provider::SharedCredentialsProvider;
-use aws_sdk_sts::types::{Credentials as Issued, Tag};
+use aws_sdk_sts::types::{AssumedRoleUser, Credentials as Issued, FederatedUser, Tag};
 
 use crate::aws::credentials::{IdentityTokens, Role, SESSION_NAME};
 use crate::aws::error::{faulty, incomplete};
 use crate::aws::limiter::Line;
 use crate::aws::{AwsError, Caller, Kind};
-use crate::core::names::AccountId;
 use crate::core::trust;
 
 /// STS as one place calls it.
@@ -35,11 +34,7 @@ impl Sts {
         const CALL: &str = "sts:GetCallerIdentity";
         let client = self.signed(credentials);
         let answer = self.line.call(CALL, || client.get_caller_identity().send()).await?;
-        let account = answer.account().and_then(|account| AccountId::parse(account).ok());
-        match (account, answer.arn()) {
-            (Some(account), Some(arn)) => Ok(Caller { account, arn: arn.to_owned() }),
-            _ => Err(incomplete(CALL, "account and ARN")),
-        }
+        answer.arn().and_then(Caller::of).ok_or_else(|| incomplete(CALL, "ARN"))
     }
 
     /// A session of `role`, assumed by `by`. A refusal tells what its trust policy lacks.
@@ -62,7 +57,7 @@ impl Sts {
             .set_duration_seconds(role.duration)
             .set_policy(policy.map(str::to_owned));
         match self.line.call(CALL, || request.clone().send()).await {
-            Ok(answer) => issued(CALL, answer.credentials()),
+            Ok(answer) => issued(CALL, answer.credentials(), answer.assumed_role_user().map(AssumedRoleUser::arn)),
             Err(error) => {
                 let error = packed(error, policy);
                 if error.kind != Kind::Denied || error.code != "AccessDenied" {
@@ -94,7 +89,7 @@ impl Sts {
             .set_duration_seconds(role.duration)
             .set_policy(policy.map(str::to_owned));
         match self.line.call(CALL, || request.clone().send()).await {
-            Ok(answer) => issued(CALL, answer.credentials()),
+            Ok(answer) => issued(CALL, answer.credentials(), answer.assumed_role_user().map(AssumedRoleUser::arn)),
             Err(error) => {
                 let error = packed(error, policy);
                 match trust::of_token(&role.arn, token.expose()) {
@@ -111,7 +106,7 @@ impl Sts {
         let request = self.signed(by).get_federation_token().name(SESSION_NAME).policy(policy);
         let answer = self.line.call(CALL, || request.clone().send()).await;
         let answer = answer.map_err(|error| packed(error, Some(policy)))?;
-        issued(CALL, answer.credentials())
+        issued(CALL, answer.credentials(), answer.federated_user().map(FederatedUser::arn))
     }
 }
 
@@ -139,15 +134,19 @@ fn packed(error: AwsError, policy: Option<&str>) -> AwsError {
     }
 }
 
-fn issued(call: &'static str, answer: Option<&Issued>) -> Result<AwsCredentials, AwsError> {
+/// What STS issued, and to whom: it says so with the credentials.
+fn issued(call: &'static str, answer: Option<&Issued>, arn: Option<&str>) -> Result<AwsCredentials, AwsError> {
     let issued = answer.ok_or_else(|| incomplete(call, "credentials"))?;
+    let caller = arn.and_then(Caller::of).ok_or_else(|| incomplete(call, "ARN"))?;
     let expires = std::time::SystemTime::try_from(*issued.expiration())
         .map_err(|_| faulty(call, "the session's expiration is out of range"))?;
-    Ok(AwsCredentials::new(
+    let mut credentials = AwsCredentials::new(
         issued.access_key_id(),
         issued.secret_access_key(),
         Some(issued.session_token().to_owned()),
         Some(expires),
         call,
-    ))
+    );
+    credentials.set_property(caller);
+    Ok(credentials)
 }

@@ -84,8 +84,7 @@ async fn compare(registry: &Registry, context: &Context, declared: &[Declared]) 
     }
     let names = held.iter().map(|(_, desired, _)| desired.name.to_string()).collect();
     let arns: Vec<_> = held.iter().map(|(_, desired, _)| desired.arn.clone()).collect();
-    let (ecr, tagging, now) =
-        (registry.ecr().at(Priority::Background), registry.manager.tagging(&registry.account), Timestamp::now());
+    let (ecr, tagging, now) = (registry.ecr().at(Priority::Background), registry.tagging(), Timestamp::now());
     let (cores, tags) = futures::join!(
         context.snapshots.take(&registry.name, &ecr, names, now),
         context.snapshots.tags(&registry.name, &tagging, &arns, now)

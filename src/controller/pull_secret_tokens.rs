@@ -13,6 +13,7 @@ use crate::controller::pull_secret_kind::PullSecret;
 use crate::controller::pull_secret_parse::{Desired, Variant};
 use crate::controller::pull_secret_status::Tokens;
 use crate::controller::registries::Registry;
+use crate::core::names::AccountId;
 use crate::core::pull_secret::Login;
 use crate::core::reason::Problem;
 use crate::core::token::{Token, TokenKey};
@@ -22,11 +23,11 @@ use crate::core::token_slot::Minted;
 const CONCURRENT_CALLS: usize = 16;
 
 /// Tokens at hand whose time has come by either clock, whatever is noted on the Secrets that hold them.
-pub(super) async fn overdue(context: &Context, desired: &Desired) -> BTreeSet<TokenKey> {
+pub(super) fn overdue(context: &Context, desired: &Desired) -> BTreeSet<TokenKey> {
     let now = context.clocks.now();
     let mut overdue = BTreeSet::new();
     for key in desired.variants().into_iter().flat_map(|variant| &variant.logins).map(|login| &login.token) {
-        if !overdue.contains(key) && context.tokens.is_due(key, now).await {
+        if !overdue.contains(key) && context.tokens.is_due(key, now) {
             overdue.insert(key.clone());
         }
     }
@@ -63,10 +64,10 @@ pub(super) async fn lookup<K: PullSecret>(
     let Some((registry, caller)) = desired.minters.get(&key.identity) else { return Ok(None) };
     let session = context.registries.minter(registry, object.common().access, key).await?;
     if let Some(since) = issued_since {
-        context.tokens.expire_before(key, since).await;
+        context.tokens.expire_before(key, context.clocks.now(), since).await;
     }
     let place = place(registry, login);
-    let source = Source { session, key, registry: &context.registry_client, place };
+    let source = Source { session, account: &registry.account, key, registry: &context.registry_client, place };
     let lookup = context.tokens.get(key, || context.clocks.now(), &source).await;
     if lookup.ended_with_session {
         let note = format!(
@@ -87,6 +88,7 @@ pub(super) fn place(registry: &Registry, login: &Login) -> Place {
 /// Where tokens come from, and where they are tried.
 struct Source<'a> {
     session: Arc<Session>,
+    account: &'a AccountId,
     key: &'a TokenKey,
     registry: &'a RegistryClient,
     place: Place,
@@ -94,7 +96,7 @@ struct Source<'a> {
 
 impl Minter for Source<'_> {
     async fn mint(&self) -> Result<Minted, AwsError> {
-        self.session.mint(self.key.service, &self.key.scope).await
+        self.session.mint(self.account, self.key.service, &self.key.scope).await
     }
 
     async fn is_accepted(&self, token: &Token) -> Option<bool> {

@@ -6,11 +6,11 @@ use kube::Client;
 use kube::runtime::reflector::{ObjectRef, Store};
 
 use crate::api::{EcrRegistry, EcrRegistrySpec, Identity, SUSPEND, ScopeTokens, TokenAccess};
-use crate::aws::{Caller, Ecr, Session, SessionOptions};
+use crate::aws::{Caller, Ecr, Session, SessionOptions, Tagging};
 use crate::cluster::AccessKeys;
 use crate::controller::annotations::is_suspended;
 use crate::controller::registry_rounds::Rounds;
-use crate::controller::registry_sessions::{Known, Sessions, unusable};
+use crate::controller::registry_sessions::{Known, Sessions, Told, unusable};
 use crate::core::names::{AccountId, NameError, Region};
 use crate::core::pull_secret::Offer;
 use crate::core::reason::{Problem, Reason};
@@ -31,6 +31,8 @@ pub struct Registry {
     pub manager: Arc<Session>,
     /// Its ARN.
     pub caller_arn: String,
+    /// Why the identity can't be used just now, where that will pass.
+    pub held_up: Option<Problem>,
     suspended: bool,
 }
 
@@ -39,6 +41,12 @@ impl Registry {
     #[must_use]
     pub fn ecr(&self) -> Ecr {
         self.manager.ecr(&self.account)
+    }
+
+    /// The tagging API, as the same.
+    #[must_use]
+    pub fn tagging(&self) -> Tagging {
+        self.manager.tagging(&self.account)
     }
 
     /// Whether work on repositories goes on; tokens are renewed all the same.
@@ -92,7 +100,7 @@ impl Registries {
         let object = self.object(name)?;
         let region = parse_region(&object.spec)?;
         let known = self.sessions.get(name, &object.spec, object.spec.identity.as_ref(), &region).await?;
-        let caller = known.caller().await.map_err(|error| unusable(name, &error))?;
+        let Told { caller, failure } = known.caller().await.map_err(|error| unusable(name, &error))?;
         let account = check_account(&object, &caller)?;
         Ok(Registry {
             name: name.to_owned(),
@@ -101,6 +109,7 @@ impl Registries {
             manager: known.session.clone(),
             suspended: is_suspended(&*object),
             caller_arn: caller.arn,
+            held_up: failure.map(|error| unusable(name, &error)),
             spec: object.spec.clone(),
         })
     }
@@ -120,7 +129,7 @@ impl Registries {
             |error| Problem::new(Reason::Invalid, format!("EcrRegistry {}: spec.pull: {error}", registry.name));
         let accounts = parsed(accounts, AccountId::parse).map_err(invalid)?;
         let regions = parsed(regions, Region::parse).map_err(invalid)?;
-        let (known, caller) = self.checked(registry, access).await?;
+        let (known, told) = self.checked(registry, access).await?;
         let offer = Offer {
             registry: registry.name.clone(),
             accounts: first(registry.account.clone(), accounts),
@@ -128,7 +137,7 @@ impl Registries {
             identity: known.id.clone(),
             scoped: is_scoped(&registry.spec, access),
         };
-        Ok((offer, caller))
+        Ok((offer, told.caller.arn))
     }
 
     /// The session that mints the token `key`, one of those that `registry` offered for `access`.
@@ -154,16 +163,18 @@ impl Registries {
     /// The ARN of whoever mints tokens for `access`; its account is the registry's.
     ///
     /// # Errors
-    /// `AccountMismatch` where it isn't, and why it can't be told.
+    /// `AccountMismatch` where it isn't, and why it can't be told just now.
     pub async fn caller(&self, registry: &Registry, access: TokenAccess) -> Result<String, Problem> {
-        self.checked(registry, access).await.map(|(_, caller)| caller)
+        let (_, Told { caller, failure }) = self.checked(registry, access).await?;
+        failure.map_or(Ok(caller.arn), |error| Err(unusable(&registry.name, &error)))
     }
 
-    async fn checked(&self, registry: &Registry, access: TokenAccess) -> Result<(Arc<Known>, String), Problem> {
+    async fn checked(&self, registry: &Registry, access: TokenAccess) -> Result<(Arc<Known>, Told), Problem> {
         let known = self.minting(registry, access, &registry.region).await?;
-        let caller = known.caller().await.map_err(|error| unusable(&registry.name, &error))?;
+        let told = known.caller().await.map_err(|error| unusable(&registry.name, &error))?;
+        let caller = &told.caller;
         if caller.account == registry.account {
-            return Ok((known, caller.arn));
+            return Ok((known, told));
         }
         let field = if access == TokenAccess::Push { "push.identity" } else { "pull.identity" };
         Err(Problem::new(

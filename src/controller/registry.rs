@@ -84,6 +84,9 @@ async fn look(object: &EcrRegistry, context: &Context, status: &mut EcrRegistryS
     };
     status.full_check_every = drift::watch(&registry, context, ask).await.and_then(drift::spelled);
     status.last_handled_reconcile_at = object.annotations().get(RECONCILE_AT).cloned();
+    if let Some(problem) = registry.held_up {
+        return Err(problem);
+    }
     status.pull_caller_arn = Some(context.registries.caller(&registry, TokenAccess::Pull).await?);
     if registry.spec.push.is_some() {
         context.registries.caller(&registry, TokenAccess::Push).await?;

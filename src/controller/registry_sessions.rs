@@ -1,13 +1,14 @@
 //! Identities of registries as sessions with AWS: one for each identity and Region, kept until the identity is another.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
 
 use jiff::{SignedDuration, Timestamp};
 use kube::Client;
 
 use crate::api::{AccessKey, AssumeRole, EcrRegistrySpec, Identity, IdentitySource, WebIdentity};
-use crate::aws::{AwsError, Caller, Credentials, Endpoint, Role, Session, SessionOptions};
+use crate::aws::{AwsError, Caller, Credentials, Endpoint, Kind, Role, Session, SessionOptions};
 use crate::cluster::{AccessKeys, ServiceAccountToken};
 use crate::core::backoff;
 use crate::core::names::Region;
@@ -20,18 +21,26 @@ pub(super) struct Known {
     /// A fingerprint of the identity with its credentials.
     pub(super) id: String,
     pub(super) session: Arc<Session>,
-    caller: tokio::sync::Mutex<Asked>,
+    asked: Mutex<Asked>,
+    /// Held by whoever asks.
+    asking: tokio::sync::Mutex<()>,
 }
 
+/// How asking went. Whoever signs a call makes sure of the account anew; this is for telling, and for being early.
 #[derive(Debug, Default)]
 struct Asked {
-    caller: Option<(Caller, Timestamp)>,
+    last: Option<Caller>,
     failures: u32,
-    failure: Option<(AwsError, Timestamp)>,
+    failure: Option<(AwsError, Instant)>,
 }
 
-/// Whom credentials belong to may change behind them: a Pod Identity association, say, is pointed at another role.
-const ASK_AGAIN: SignedDuration = SignedDuration::from_hours(1);
+/// Who a session is, as far as it can be told.
+#[derive(Debug, Clone)]
+pub(super) struct Told {
+    pub(super) caller: Caller,
+    /// Why it can't be told just now: this is the last that was known.
+    pub(super) failure: Option<AwsError>,
+}
 
 /// Where one is kept: the identity as declared, whatever its credentials, and the Region.
 type Place = (String, Region);
@@ -104,7 +113,8 @@ impl Sessions {
             return Ok(known.clone());
         }
         let session = Arc::new(Session::new(&credentials, region, &endpoint, &self.options).await);
-        let known = Arc::new(Known { id: id.clone(), session, caller: tokio::sync::Mutex::default() });
+        let known =
+            Arc::new(Known { id: id.clone(), session, asked: Mutex::default(), asking: tokio::sync::Mutex::default() });
         let mut all = self.all.lock().unwrap_or_else(PoisonError::into_inner);
         all.retain(|_, (_, used)| now.duration_since(*used) < UNUSED);
         match all.get(&place) {
@@ -193,29 +203,48 @@ fn session_name(registry: &str) -> String {
 }
 
 impl Known {
-    /// Asked once; after a failure not before its back-off has passed.
-    pub(super) async fn caller(&self) -> Result<Caller, AwsError> {
-        let mut asked = self.caller.lock().await;
-        let now = Timestamp::now();
-        if let Some((caller, _)) = asked.caller.as_ref().filter(|(_, at)| now.duration_since(*at) < ASK_AGAIN) {
-            return Ok(caller.clone());
-        }
-        if let Some((error, _)) = asked.failure.as_ref().filter(|(_, until)| *until > now) {
-            return Err(error.clone());
+    /// Who it is. After a failure not asked before its back-off has passed, nor by many at once. What passes hides nobody
+    /// who was known before: tokens that are at hand are good, whether STS is there or not.
+    pub(super) async fn caller(&self) -> Result<Told, AwsError> {
+        let _asking = match self.asking.try_lock() {
+            Ok(asking) => asking,
+            Err(_) => match self.last() {
+                Some(told) => return Ok(told),
+                None => self.asking.lock().await,
+            },
+        };
+        let failure = self.asked().failure.clone();
+        if let Some((error, _)) = failure.filter(|(_, until)| Instant::now() < *until) {
+            return self.last().ok_or(error);
         }
         match self.session.caller().await {
             Ok(caller) => {
-                *asked = Asked { caller: Some((caller.clone(), now)), ..Asked::default() };
-                Ok(caller)
+                *self.asked() = Asked { last: Some(caller.clone()), ..Asked::default() };
+                Ok(Told { caller, failure: None })
             }
             Err(error) => {
+                let mut asked = self.asked();
                 asked.failures = asked.failures.saturating_add(1);
-                let wait = SignedDuration::try_from(backoff::TOKEN.after(asked.failures, &self.id))
-                    .unwrap_or(SignedDuration::from_mins(1));
-                asked.failure = Some((error.clone(), now.saturating_add(wait).unwrap_or(Timestamp::MAX)));
-                Err(error)
+                // Counted from now: the attempt itself may have taken longer.
+                let until = Instant::now() + backoff::TOKEN.after(asked.failures, &self.id);
+                asked.failure = Some((error.clone(), until));
+                drop(asked);
+                self.last().ok_or(error)
             }
         }
+    }
+
+    /// Whoever it was, unless it was refused since.
+    fn last(&self) -> Option<Told> {
+        let asked = self.asked();
+        let failure = asked.failure.as_ref().map(|(error, _)| error.clone());
+        let passes = |error: &AwsError| matches!(error.kind, Kind::Transient | Kind::Throttled);
+        let caller = asked.last.clone().filter(|_| failure.as_ref().is_none_or(passes))?;
+        Some(Told { caller, failure })
+    }
+
+    fn asked(&self) -> MutexGuard<'_, Asked> {
+        self.asked.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -223,4 +252,76 @@ impl Known {
 pub(super) fn unusable(name: &str, error: &AwsError) -> Problem {
     let problem = error.problem("*");
     Problem::new(problem.reason, format!("EcrRegistry {name}: {}", problem.message))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use aws_smithy_runtime_api::client::http::SharedHttpClient;
+    use local_ecr::{Action, Config, Fault, LocalEcr, Matcher};
+    use serde_json::json;
+
+    use super::*;
+    use crate::aws::StaticKey;
+    use crate::core::token::Secret;
+
+    const ROLE: &str = "arn:aws:iam::123456789012:role/manager";
+
+    async fn with_a_role(session_lives: Duration) -> (LocalEcr, Known) {
+        let mut config = Config::default();
+        config.listen = Vec::new();
+        let (id, secret) = (config.access_key.clone(), config.secret_key.clone());
+        let local = LocalEcr::start(config).await.unwrap();
+        let trust =
+            json!({"Statement": {"Effect": "Allow", "Principal": {"AWS": "123456789012"}, "Action": "sts:AssumeRole"}});
+        let accounts = json!([{"id": "123456789012", "roles": [{"name": "manager", "trust": trust}]}]);
+        local.seed(&serde_json::from_value(json!({"accounts": accounts})).unwrap()).unwrap();
+        local.set_session_lifetime(Some(session_lives));
+        let key = StaticKey { access_key_id: id, secret_access_key: Secret::new(secret), session_token: None };
+        let role = Role::new(ROLE.to_owned(), "session".to_owned());
+        let credentials = Credentials::AssumeRole(role, Box::new(Credentials::AccessKey(key)));
+        let options =
+            SessionOptions { http_client: Some(SharedHttpClient::new(local.connector())), ..SessionOptions::default() };
+        let region = Region::parse("eu-west-1").unwrap();
+        let session = Arc::new(Session::new(&credentials, &region, &Endpoint::default(), &options).await);
+        let (asked, asking) = (Mutex::default(), tokio::sync::Mutex::default());
+        (local, Known { id: "id".to_owned(), session, asked, asking })
+    }
+
+    async fn until_the_session_has_ended(known: &Known) -> Result<Told, AwsError> {
+        let ended = async {
+            loop {
+                match known.caller().await {
+                    Ok(Told { failure: None, .. }) => tokio::time::sleep(Duration::from_millis(20)).await,
+                    told => return told,
+                }
+            }
+        };
+        tokio::time::timeout(Duration::from_mins(1), ended).await.unwrap()
+    }
+
+    #[tokio::test]
+    async fn whoever_was_known_is_still_told_while_sts_is_away_with_the_failure_beside() {
+        let (local, known) = with_a_role(Duration::from_secs(2)).await;
+        let before = known.caller().await.unwrap().caller;
+        let away = Action::Before { code: "ServiceUnavailable".into(), status: 503 };
+        local.fault(Fault::always(Matcher::operation("AssumeRole"), away));
+        let Told { caller, failure } = until_the_session_has_ended(&known).await.unwrap();
+        assert_eq!(caller, before);
+        assert_eq!(failure.unwrap().kind, Kind::Transient);
+        local.clear_calls();
+        assert!(known.caller().await.unwrap().failure.is_some());
+        assert!(local.calls().is_empty(), "backing off");
+    }
+
+    #[tokio::test]
+    async fn whoever_is_refused_is_nobody_whatever_was_known() {
+        let (local, known) = with_a_role(Duration::from_secs(2)).await;
+        known.caller().await.unwrap();
+        local.remove_role("123456789012", "manager");
+        let error = until_the_session_has_ended(&known).await.unwrap_err();
+        assert_eq!(error.kind, Kind::Untrusted);
+        assert_eq!(known.caller().await.unwrap_err().kind, Kind::Untrusted, "while backing off too");
+    }
 }

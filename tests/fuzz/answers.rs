@@ -37,12 +37,16 @@ fn answers_of_aws() {
     };
     let region = Region::parse("eu-west-1").unwrap();
     let account = AccountId::parse("123456789012").unwrap();
-    let (local, session) = runtime.block_on(async {
+    // One that is known, so that ECR is asked; of the other it is asked each time who it is.
+    let (local, session, stranger) = runtime.block_on(async {
         let local = LocalEcr::start(config).await.unwrap();
         let options =
             SessionOptions { http_client: Some(SharedHttpClient::new(local.connector())), ..SessionOptions::default() };
-        let session = Session::new(&Credentials::AccessKey(key), &region, &Endpoint::default(), &options).await;
-        (local, session)
+        let credentials = Credentials::AccessKey(key);
+        let session = Session::new(&credentials, &region, &Endpoint::default(), &options).await;
+        let stranger = Session::new(&credentials, &region, &Endpoint::default(), &options).await;
+        session.caller().await.unwrap();
+        (local, session, stranger)
     });
     let ecr = session.ecr(&account);
     let arn = "arn:aws:ecr:eu-west-1:123456789012:repository/app";
@@ -57,13 +61,13 @@ fn answers_of_aws() {
                     ecr.tags(arn).await.err(),
                     ecr.lifecycle_policy("app").await.err(),
                     ecr.repository_policy("app").await.err(),
-                    session.caller().await.err(),
+                    stranger.caller().await.err(),
                 ];
                 for error in errors.into_iter().flatten() {
                     assert!(!error.problem(arn).message.is_empty());
                 }
                 // What comes as a token is a token, or is said to be none without being shown.
-                if let Err(error) = session.mint(Service::Private, &Scope::Identity).await {
+                if let Err(error) = session.mint(&account, Service::Private, &Scope::Identity).await {
                     assert!(!error.to_string().contains(HUSH) || status != 200, "{error}");
                 }
             });

@@ -49,7 +49,7 @@ fn globs() {
             assert!(glob::matches(a, name), "{a} covers {b}");
         }
         // Of what is long only that it comes to an end is looked at.
-        if let Some(common) = glob::intersect(a, b) {
+        if let Some(common) = glob::intersect(a, b, &mut glob::Effort::default()) {
             assert_eq!(common.iter().any(|glob| glob::matches(glob, name)), both, "{a} and {b}: {common:?} of {name}");
         }
     });

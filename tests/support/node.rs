@@ -126,7 +126,8 @@ impl Place {
         let endpoint = Endpoint { url: Some(self.world.ecr.url()), ..Endpoint::default() };
         let region = Region::parse(REGION).unwrap();
         let session = Session::new(&Credentials::AccessKey(key), &region, &endpoint, &SessionOptions::default()).await;
-        session.mint(Service::Private, &Scope::Identity).await.unwrap().auth
+        let account = session.caller().await.unwrap().account;
+        session.mint(&account, Service::Private, &Scope::Identity).await.unwrap().auth
     }
 
     /// Makes a pull secret by hand.

@@ -58,7 +58,7 @@ async fn a_throttled_identity_teaches_nothing_about_the_call_that_needed_it() {
 
     local.fault(throttled("AssumeRole", 1000));
     let scope = Scope::repositories(TokenAccess::Pull, vec![account()], vec!["team-a/*".to_owned()]);
-    let error = session.mint(Service::Private, &scope).await.unwrap_err();
+    let error = session.mint(&account(), Service::Private, &scope).await.unwrap_err();
     assert_eq!((error.call, error.kind), ("sts:AssumeRole", Kind::Throttled));
     let text = metrics.text().unwrap();
     let learned: Vec<_> = text.lines().filter(|line| line.starts_with("ecr_operator_aws_learned_rate{")).collect();
@@ -71,7 +71,7 @@ async fn who_does_not_lead_asks_ecr_for_nothing_least_of_all_a_token() {
     let tenure = Tenure::unlimited();
     let options = SessionOptions { tenure: tenure.clone(), ..SessionOptions::default() };
     let session = session(&local, &admin(), options).await;
-    session.mint(Service::Private, &Scope::Identity).await.unwrap();
+    session.mint(&account(), Service::Private, &Scope::Identity).await.unwrap();
     local.clear_calls();
 
     tenure.end();
@@ -79,7 +79,7 @@ async fn who_does_not_lead_asks_ecr_for_nothing_least_of_all_a_token() {
     let error = ecr.describe("app").await.unwrap_err();
     assert!(error.kind == Kind::Transient && error.message.contains("isn't the leader"), "{error}");
     assert!(ecr.delete("app", true).await.is_err());
-    assert!(session.mint(Service::Private, &Scope::Identity).await.is_err());
-    assert!(session.mint(Service::Public, &Scope::Identity).await.is_err());
+    assert!(session.mint(&account(), Service::Private, &Scope::Identity).await.is_err());
+    assert!(session.mint(&account(), Service::Public, &Scope::Identity).await.is_err());
     assert!(local.calls().is_empty(), "{:?}", local.calls());
 }

@@ -13,7 +13,7 @@ use local_ecr::{Config, LocalEcr};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpListener;
 
-use crate::support::{ACCOUNT, REGION};
+use crate::support::{ACCOUNT, REGION, account};
 
 const HOST: &str = "123456789012.dkr.ecr.eu-west-1.amazonaws.com";
 const PUBLIC: &str = "public.ecr.aws";
@@ -39,7 +39,7 @@ async fn token_of(ecr: &LocalEcr) -> Token {
         SessionOptions { http_client: Some(SharedHttpClient::new(ecr.connector())), ..SessionOptions::default() };
     let region = Region::parse(REGION).unwrap();
     let session = Session::new(&Credentials::AccessKey(key), &region, &Endpoint::default(), &options).await;
-    let minted = session.mint(Service::Private, &Scope::Identity).await.unwrap();
+    let minted = session.mint(&account(), Service::Private, &Scope::Identity).await.unwrap();
     Token::parse(minted.auth, minted.life, "").unwrap()
 }
 

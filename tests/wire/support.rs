@@ -16,9 +16,12 @@ pub async fn local() -> LocalEcr {
     LocalEcr::start(config).await.unwrap()
 }
 
-/// A session of its administrator.
+/// A session of its administrator. Who that is, it knows.
 pub async fn session(local: &LocalEcr) -> Session {
-    session_as(local, &Config::default().access_key, &Config::default().secret_key).await
+    let session = session_as(local, &Config::default().access_key, &Config::default().secret_key).await;
+    session.caller().await.unwrap();
+    local.clear_calls();
+    session
 }
 
 /// A session with another key.
@@ -34,11 +37,15 @@ pub async fn session_as(local: &LocalEcr, id: &str, secret: &str) -> Session {
 }
 
 pub async fn ecr(local: &LocalEcr) -> Ecr {
-    session(local).await.ecr(&AccountId::parse(ACCOUNT).unwrap())
+    session(local).await.ecr(&account())
+}
+
+pub fn account() -> AccountId {
+    AccountId::parse(ACCOUNT).unwrap()
 }
 
 pub async fn tagging(local: &LocalEcr) -> Tagging {
-    session(local).await.tagging(&AccountId::parse(ACCOUNT).unwrap())
+    session(local).await.tagging(&account())
 }
 
 /// The ARN of a repository.
