@@ -17,9 +17,6 @@ const ROOT: &str = env!("CARGO_MANIFEST_DIR");
 /// Stands for names that an installation lists: whichever the tests had.
 const ANY_NAME: &str = "any-name";
 
-/// Asked for although it wasn't granted, by tests whose promise is what is told of it then.
-const REFUSED_ON_PURPOSE: [&str; 1] = ["create serviceaccounts/token"];
-
 /// One line of an audit log.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -157,7 +154,8 @@ fn the_chart_grants_what_the_operator_uses_and_nothing_else() {
     let asked = asked();
     let mut unused = Vec::new();
     println!("{} requests of the operator; of what the chart grants it used:", asked.values().sum::<usize>());
-    for right in granted() {
+    let granted = granted();
+    for right in &granted {
         let uses = asked.iter().filter(|((verb, object, allowed), _)| *allowed && right.covers(verb, object));
         let times: usize = uses.map(|(_, times)| times).sum();
         println!("{times:>8} × {right}");
@@ -165,9 +163,11 @@ fn the_chart_grants_what_the_operator_uses_and_nothing_else() {
             unused.push(right.to_string());
         }
     }
-    let refused = asked.keys().filter(|(_, _, allowed)| !allowed);
+    // An API server that has just started refuses all until it has read its roles, and some tests leave a role out on purpose:
+    // what the chart can grant isn't meant.
+    let is_granted = |verb: &str, object: &Object| granted.iter().any(|right| right.covers(verb, object));
+    let refused = asked.keys().filter(|(verb, object, allowed)| !allowed && !is_granted(verb, object));
     let mut refused: Vec<_> = refused.map(|(verb, object, _)| format!("{verb} {}", object.kind())).collect();
-    refused.retain(|what| !REFUSED_ON_PURPOSE.contains(&what.as_str()));
     refused.dedup();
     assert!(unused.is_empty(), "granted and never used: {unused:#?}");
     assert!(refused.is_empty(), "asked for and not granted: {refused:#?}");
