@@ -15,6 +15,7 @@ mod pull_secret_status;
 mod pull_secret_tokens;
 mod pull_secret_verify;
 mod pull_secret_write;
+mod queue;
 mod registries;
 mod registry;
 mod registry_rounds;

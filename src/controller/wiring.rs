@@ -1,22 +1,15 @@
 //! Starts everything: the watches, the queues and their workers, and waits for the end.
 
-use std::fmt::Debug;
-use std::panic::AssertUnwindSafe;
-use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures::{FutureExt, StreamExt};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Namespace;
-use kube::runtime::controller::{Action, Config, Controller};
 use kube::runtime::reflector::{ObjectRef, Store};
-use kube::{Api, Client, Resource, ResourceExt};
-use serde::de::DeserializeOwned;
+use kube::{Api, Client, ResourceExt};
 use tokio::sync::{broadcast, mpsc};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
-use tracing::Instrument;
 
 use crate::api::{ClusterEcrPullSecret, EcrPullSecret, EcrRegistry, EcrRepository};
 use crate::aws::{Clocks, RegistryClient, SessionOptions, Snapshots, Tokens};
@@ -24,8 +17,8 @@ use crate::cluster::{AccessKeys, Events, Gone, MergedSecrets, Pods, Statuses};
 use crate::controller::checks::Checks;
 use crate::controller::contests::Contests;
 use crate::controller::context::{Attempts, Changes, Context, FailingNamespaces, RegistryChange, Renewals};
-use crate::controller::lanes::{InLane, Lanes};
 use crate::controller::pull_secret_verify::Verified;
+use crate::controller::queue::{Input, drive};
 use crate::controller::registries::Registries;
 use crate::controller::stuck_pods::{StuckPods, restart};
 use crate::controller::triggers::{Dependants, Triggers, ask};
@@ -37,13 +30,8 @@ use crate::metrics::Metrics;
 use crate::server::Health;
 use crate::tenure::Tenure;
 
-/// After an error of the API server, which the client has already tried again.
-const AFTER_KUBERNETES_ERROR: Duration = Duration::from_secs(2);
-
 /// Between looks at whether the two clocks still agree.
 const BETWEEN_CLOCKS: Duration = Duration::from_secs(30);
-/// Of each queue, as a sign that it moves.
-const BEAT: Duration = Duration::from_secs(5);
 /// For what is under way at the end; the pod has half a minute.
 const DRAIN: Duration = Duration::from_secs(20);
 
@@ -219,8 +207,6 @@ async fn cluster_id(client: &Client) -> String {
     }
 }
 
-type Input<K> = mpsc::UnboundedReceiver<ObjectRef<K>>;
-
 struct Inputs {
     registries: Input<EcrRegistry>,
     repositories: Input<EcrRepository>,
@@ -255,58 +241,6 @@ fn queues() -> (Triggers, mpsc::UnboundedSender<(String, Gone)>, Inputs) {
         cluster_pull_secrets: to_cluster_pull_secrets,
     };
     (triggers, gone, Inputs { registries, repositories, pull_secrets, cluster_pull_secrets, deletions })
-}
-
-/// A queue and its workers, until it is stopped.
-async fn drive<K, Work>(
-    store: Store<K>,
-    input: Input<K>,
-    reconcile: impl Fn(Arc<K>, Arc<Context>) -> Work + Copy + Send + 'static,
-    context: Arc<Context>,
-    stop: impl Future<Output = ()> + Send + Sync + 'static,
-) -> &'static str
-where
-    K: InLane + Clone + Debug + DeserializeOwned + Send + Sync + 'static,
-    Work: Future<Output = Result<Action, kube::Error>> + Send + 'static,
-{
-    let lanes = Arc::new(Lanes::default());
-    let asked = futures::stream::unfold(input, |mut input| async {
-        let next = input.recv().await?;
-        Some((next, input))
-    });
-    let retry = |object: Arc<K>, error: &kube::Error, _: Arc<Context>| {
-        tracing::warn!(kind = %<K as Resource>::kind(&()), name = object.name_any(), error = crate::cluster::words(error), "the API server failed");
-        Action::requeue(AFTER_KUBERNETES_ERROR)
-    };
-    let (health, name) = (context.health.clone(), <K as Resource>::kind(&()));
-    let queue = Controller::for_stream(futures::stream::pending(), store)
-        .with_config(Config::default())
-        .reconcile_on(asked)
-        .graceful_shutdown_on(stop)
-        .run(
-            move |object, context| {
-                let lanes = lanes.clone();
-                async move {
-                    let _place =
-                        lanes.enter(object.lane(), object.meta().namespace.as_deref().unwrap_or_default()).await;
-                    // In a box from here on: those that wait are many, and small.
-                    Box::pin(guarded(object.clone(), context.clone(), reconcile(object, context))).await
-                }
-            },
-            retry,
-            context,
-        )
-        .for_each(|_| std::future::ready(()));
-    let (mut queue, mut beat) = (pin!(queue), tokio::time::interval(BEAT));
-    loop {
-        // On one task: where a pass blocks the queue, there is no beat.
-        tokio::select! {
-            () = &mut queue => break,
-            _ = beat.tick() => health.beat(&name),
-        }
-    }
-    health.ended(&name);
-    "queue"
 }
 
 /// What is kept in memory of an object goes with it, whether it had a finalizer or not.
@@ -361,31 +295,6 @@ async fn relay_keys(
     "relay of access key changes"
 }
 
-async fn guarded<K: Resource<DynamicType = ()>>(
-    object: Arc<K>,
-    context: Arc<Context>,
-    pass: impl Future<Output = Result<Action, kube::Error>>,
-) -> Result<Action, kube::Error> {
-    let span = tracing::info_span!("pass", kind = %K::kind(&()), namespace = object.meta().namespace, name = object.meta().name);
-    survived(&*object, &context.metrics, &context.attempts, pass).instrument(span).await
-}
-
-/// A panic in one pass is that object's trouble, told and tried again; the process goes on.
-async fn survived<K: Resource<DynamicType = ()>>(
-    object: &K,
-    metrics: &Metrics,
-    attempts: &Attempts,
-    pass: impl Future<Output = Result<Action, kube::Error>>,
-) -> Result<Action, kube::Error> {
-    let caught = AssertUnwindSafe(pass).catch_unwind().await;
-    caught.unwrap_or_else(|_| {
-        tracing::error!("a pass panicked; this is a bug in the operator, please tell its makers");
-        metrics.panicked();
-        let uid = object.meta().uid.clone().unwrap_or_default();
-        Ok(Action::requeue(OBJECT.after(attempts.failed(&uid), &uid)))
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -399,18 +308,6 @@ mod tests {
             tokio::task::yield_now().await;
             assert!(until_stopped(&stop, &mut tasks, &mut workers).await.is_ok());
         }
-    }
-
-    #[tokio::test]
-    async fn a_panic_in_one_pass_is_counted_and_tried_again_ever_later_and_the_process_goes_on() {
-        let (metrics, attempts, object) = (Metrics::default(), Attempts::default(), EcrRegistry::default());
-        for times in 1..=3 {
-            let action = survived(&object, &metrics, &attempts, async { panic!("planted") }).await.unwrap();
-            assert_eq!(action, Action::requeue(OBJECT.after(times, "")));
-            assert!(metrics.text().unwrap().contains(&format!("ecr_operator_panics_total {times}")));
-        }
-        let well = survived(&object, &metrics, &attempts, async { Ok(Action::await_change()) }).await.unwrap();
-        assert_eq!(well, Action::await_change());
     }
 
     #[tokio::test]

@@ -1,0 +1,123 @@
+//! A queue of one kind of objects and its workers: each pass waits for its place, and whatever becomes of it, the next goes on.
+
+use std::fmt::Debug;
+use std::panic::AssertUnwindSafe;
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::{FutureExt, StreamExt};
+use kube::runtime::controller::{Action, Config, Controller};
+use kube::runtime::reflector::{ObjectRef, Store};
+use kube::{Resource, ResourceExt};
+use serde::de::DeserializeOwned;
+use tokio::sync::mpsc;
+use tracing::Instrument;
+
+use crate::controller::context::{Attempts, Context};
+use crate::controller::lanes::{InLane, Lanes};
+use crate::core::backoff::OBJECT;
+use crate::metrics::Metrics;
+
+/// After an error of the API server, which the client has already tried again.
+const AFTER_KUBERNETES_ERROR: Duration = Duration::from_secs(2);
+/// A sign that it moves.
+const BEAT: Duration = Duration::from_secs(5);
+
+/// Who is to be looked at.
+pub type Input<K> = mpsc::UnboundedReceiver<ObjectRef<K>>;
+
+/// Runs it until it is stopped.
+pub async fn drive<K, Work>(
+    store: Store<K>,
+    input: Input<K>,
+    reconcile: impl Fn(Arc<K>, Arc<Context>) -> Work + Copy + Send + 'static,
+    context: Arc<Context>,
+    stop: impl Future<Output = ()> + Send + Sync + 'static,
+) -> &'static str
+where
+    K: InLane + Clone + Debug + DeserializeOwned + Send + Sync + 'static,
+    Work: Future<Output = Result<Action, kube::Error>> + Send + 'static,
+{
+    let lanes = Arc::new(Lanes::default());
+    let asked = futures::stream::unfold(input, |mut input| async {
+        let next = input.recv().await?;
+        Some((next, input))
+    });
+    let retry = |object: Arc<K>, error: &kube::Error, _: Arc<Context>| {
+        tracing::warn!(kind = %<K as Resource>::kind(&()), name = object.name_any(), error = crate::cluster::words(error), "the API server failed");
+        Action::requeue(AFTER_KUBERNETES_ERROR)
+    };
+    let (health, name) = (context.health.clone(), <K as Resource>::kind(&()));
+    let queue = Controller::for_stream(futures::stream::pending(), store)
+        .with_config(Config::default())
+        .reconcile_on(asked)
+        .graceful_shutdown_on(stop)
+        .run(
+            move |object, context| {
+                let lanes = lanes.clone();
+                async move {
+                    let _place =
+                        lanes.enter(object.lane(), object.meta().namespace.as_deref().unwrap_or_default()).await;
+                    // In a box from here on: those that wait are many, and small.
+                    Box::pin(guarded(object.clone(), context.clone(), reconcile(object, context))).await
+                }
+            },
+            retry,
+            context,
+        )
+        .for_each(|_| std::future::ready(()));
+    let (mut queue, mut beat) = (pin!(queue), tokio::time::interval(BEAT));
+    loop {
+        // On one task: where a pass blocks the queue, there is no beat.
+        tokio::select! {
+            () = &mut queue => break,
+            _ = beat.tick() => health.beat(&name),
+        }
+    }
+    health.ended(&name);
+    "queue"
+}
+
+async fn guarded<K: Resource<DynamicType = ()>>(
+    object: Arc<K>,
+    context: Arc<Context>,
+    pass: impl Future<Output = Result<Action, kube::Error>>,
+) -> Result<Action, kube::Error> {
+    let span = tracing::info_span!("pass", kind = %K::kind(&()), namespace = object.meta().namespace, name = object.meta().name);
+    survived(&*object, &context.metrics, &context.attempts, pass).instrument(span).await
+}
+
+/// A panic in one pass is that object's trouble, told and tried again; the process goes on.
+async fn survived<K: Resource<DynamicType = ()>>(
+    object: &K,
+    metrics: &Metrics,
+    attempts: &Attempts,
+    pass: impl Future<Output = Result<Action, kube::Error>>,
+) -> Result<Action, kube::Error> {
+    let caught = AssertUnwindSafe(pass).catch_unwind().await;
+    caught.unwrap_or_else(|_| {
+        tracing::error!("a pass panicked; this is a bug in the operator, please tell its makers");
+        metrics.panicked();
+        let uid = object.meta().uid.clone().unwrap_or_default();
+        Ok(Action::requeue(OBJECT.after(attempts.failed(&uid), &uid)))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::api::EcrRegistry;
+
+    #[tokio::test]
+    async fn a_panic_in_one_pass_is_counted_and_tried_again_ever_later_and_the_process_goes_on() {
+        let (metrics, attempts, object) = (Metrics::default(), Attempts::default(), EcrRegistry::default());
+        for times in 1..=3 {
+            let action = survived(&object, &metrics, &attempts, async { panic!("planted") }).await.unwrap();
+            assert_eq!(action, Action::requeue(OBJECT.after(times, "")));
+            assert!(metrics.text().unwrap().contains(&format!("ecr_operator_panics_total {times}")));
+        }
+        let well = survived(&object, &metrics, &attempts, async { Ok(Action::await_change()) }).await.unwrap();
+        assert_eq!(well, Action::await_change());
+    }
+}
