@@ -8,7 +8,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use kube::{Resource, ResourceExt};
 use tokio::sync::oneshot;
 
-use crate::api::{ClusterEcrPullSecret, DEFAULT_REGISTRY, EcrPullSecret, EcrRegistry, EcrRepository, PullSecretSpec};
+use crate::api::{ClusterEcrPullSecret, EcrPullSecret, EcrRegistry, EcrRepository};
+use crate::controller::pull_secret_kind::PullSecret;
 use crate::core::turns::Turns;
 
 /// Passes in one lane under way at once.
@@ -38,20 +39,14 @@ impl InLane for EcrRepository {
 
 impl InLane for EcrPullSecret {
     fn lane(&self) -> String {
-        registries(&self.spec.common)
+        self.registries().join(",")
     }
 }
 
 impl InLane for ClusterEcrPullSecret {
     fn lane(&self) -> String {
-        registries(&self.spec.common)
+        self.registries().join(",")
     }
-}
-
-fn registries(spec: &PullSecretSpec) -> String {
-    let name = |entry: &crate::api::RegistryEntry| entry.registry_ref.clone().unwrap_or_default().name;
-    let names: Vec<_> = spec.registries.iter().flatten().map(name).collect();
-    if names.is_empty() { DEFAULT_REGISTRY.to_owned() } else { names.join(",") }
 }
 
 /// The lanes of one kind.

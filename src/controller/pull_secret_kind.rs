@@ -7,7 +7,9 @@ use kube::{Api, Client, Resource, ResourceExt};
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
-use crate::api::{ClusterEcrPullSecret, EcrPullSecret, PullSecretSpec, PullSecretStatus, RegistryEntry};
+use crate::api::{
+    ClusterEcrPullSecret, DEFAULT_REGISTRY, EcrPullSecret, PullSecretSpec, PullSecretStatus, RegistryEntry,
+};
 use crate::controller::context::Context;
 use crate::core::glob;
 use crate::core::pull_secret::SecretOwner;
@@ -41,6 +43,17 @@ pub trait PullSecret: Resource<DynamicType = ()> + Clone + Debug + DeserializeOw
             .clone()
             .filter(|entries| !entries.is_empty())
             .unwrap_or_else(|| vec![RegistryEntry::default()])
+    }
+
+    /// The names of these registries.
+    fn registries(&self) -> Vec<&str> {
+        match self.common().registries.as_deref() {
+            None | Some([]) => vec![DEFAULT_REGISTRY],
+            Some(entries) => {
+                let named = entries.iter().map(|entry| entry.registry_ref.as_ref());
+                named.map(|named| named.map_or(DEFAULT_REGISTRY, |named| &named.name)).collect()
+            }
+        }
     }
 
     /// As its Secrets name it.

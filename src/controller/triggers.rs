@@ -9,6 +9,7 @@ use tokio::sync::mpsc::UnboundedSender;
 
 use crate::api::{ClusterEcrPullSecret, EcrPullSecret, EcrRegistry, EcrRepository, OWNER_UID, PullSecretSpec};
 use crate::controller::context::RegistryChange;
+use crate::controller::pull_secret_kind::PullSecret;
 use crate::core::pull_secret::noted;
 
 /// Where to ask for a look.
@@ -61,10 +62,13 @@ impl Dependants {
                 object.spec.registry_ref.name == *name && waits(object.status.as_ref().map(|status| &status.conditions))
             }),
         );
-        ask(&self.triggers.pull_secrets, self.pull_secrets.state_filter(|object| names(&object.spec.common, name)));
+        ask(
+            &self.triggers.pull_secrets,
+            self.pull_secrets.state_filter(|object| object.registries().contains(&name.as_str())),
+        );
         ask(
             &self.triggers.cluster_pull_secrets,
-            self.cluster_pull_secrets.state_filter(|object| names(&object.spec.common, name)),
+            self.cluster_pull_secrets.state_filter(|object| object.registries().contains(&name.as_str())),
         );
     }
 
@@ -131,13 +135,5 @@ impl Dependants {
     pub fn all_pull_secrets(&self) {
         ask(&self.triggers.pull_secrets, self.pull_secrets.state());
         ask(&self.triggers.cluster_pull_secrets, self.cluster_pull_secrets.state());
-    }
-}
-
-/// Whether the pull secret uses the registry `name`.
-fn names(spec: &PullSecretSpec, name: &str) -> bool {
-    match spec.registries.as_deref() {
-        None | Some([]) => name == crate::api::DEFAULT_REGISTRY,
-        Some(entries) => entries.iter().any(|entry| entry.registry_ref.clone().unwrap_or_default().name == name),
     }
 }
