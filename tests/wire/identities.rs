@@ -19,7 +19,7 @@ use ecr_operator::core::token::{Secret, Service};
 use local_ecr::{Call, LocalEcr};
 use serde_json::{Value, json};
 
-use crate::support::{ACCOUNT, REGION, account, local};
+use crate::support::{ACCOUNT, REGION, account, admin, local};
 
 const ROLE: &str = "arn:aws:iam::123456789012:role/puller";
 const ISSUER: &str = "https://oidc.example.com/id/1";
@@ -46,15 +46,6 @@ async fn session(credentials: &Credentials, options: &SessionOptions) -> Session
 
 fn pod(variables: &[(&str, &str)]) -> PodIdentity {
     PodIdentity::read(|name| variables.iter().find(|(key, _)| *key == name).map(|(_, value)| (*value).to_owned()))
-}
-
-fn admin() -> Credentials {
-    let config = local_ecr::Config::default();
-    Credentials::AccessKey(StaticKey {
-        access_key_id: config.access_key,
-        secret_access_key: Secret::new(config.secret_key),
-        session_token: None,
-    })
 }
 
 fn team_a() -> Scope {

@@ -2,35 +2,22 @@
 
 use aws_smithy_runtime_api::client::http::SharedHttpClient;
 use ecr_operator::api::TokenAccess;
-use ecr_operator::aws::{Calls, Credentials, Endpoint, Kind, Role, Session, SessionOptions, StaticKey};
-use ecr_operator::core::names::{AccountId, Region};
+use ecr_operator::aws::{Calls, Credentials, Endpoint, Kind, Role, Session, SessionOptions};
+use ecr_operator::core::names::Region;
 use ecr_operator::core::scope::Scope;
-use ecr_operator::core::token::{Secret, Service};
+use ecr_operator::core::token::Service;
 use ecr_operator::metrics::Metrics;
 use ecr_operator::tenure::Tenure;
 use local_ecr::{Action, Fault, LocalEcr, Matcher};
 use serde_json::json;
 
-use crate::support::{ACCOUNT, REGION, local};
+use crate::support::{ACCOUNT, REGION, account, admin, local};
 
 const ROLE: &str = "arn:aws:iam::123456789012:role/manager";
 
 async fn session(local: &LocalEcr, credentials: &Credentials, options: SessionOptions) -> Session {
     let options = SessionOptions { http_client: Some(SharedHttpClient::new(local.connector())), ..options };
     Session::new(credentials, &Region::parse(REGION).unwrap(), &Endpoint::default(), &options).await
-}
-
-fn admin() -> Credentials {
-    let config = local_ecr::Config::default();
-    Credentials::AccessKey(StaticKey {
-        access_key_id: config.access_key,
-        secret_access_key: Secret::new(config.secret_key),
-        session_token: None,
-    })
-}
-
-fn account() -> AccountId {
-    AccountId::parse(ACCOUNT).unwrap()
 }
 
 fn throttled(operation: &str, times: u32) -> Fault {

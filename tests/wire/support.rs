@@ -18,7 +18,7 @@ pub async fn local() -> LocalEcr {
 
 /// A session of its administrator. Who that is, it knows.
 pub async fn session(local: &LocalEcr) -> Session {
-    let session = session_as(local, &Config::default().access_key, &Config::default().secret_key).await;
+    let session = session_by(local, &admin()).await;
     session.caller().await.unwrap();
     local.clear_calls();
     session
@@ -26,14 +26,27 @@ pub async fn session(local: &LocalEcr) -> Session {
 
 /// A session with another key.
 pub async fn session_as(local: &LocalEcr, id: &str, secret: &str) -> Session {
-    let key = StaticKey {
+    session_by(local, &key(id, secret)).await
+}
+
+async fn session_by(local: &LocalEcr, credentials: &Credentials) -> Session {
+    let options =
+        SessionOptions { http_client: Some(SharedHttpClient::new(local.connector())), ..SessionOptions::default() };
+    Session::new(credentials, &Region::parse(REGION).unwrap(), &Endpoint::default(), &options).await
+}
+
+fn key(id: &str, secret: &str) -> Credentials {
+    Credentials::AccessKey(StaticKey {
         access_key_id: id.to_owned(),
         secret_access_key: Secret::new(secret.to_owned()),
         session_token: None,
-    };
-    let options =
-        SessionOptions { http_client: Some(SharedHttpClient::new(local.connector())), ..SessionOptions::default() };
-    Session::new(&Credentials::AccessKey(key), &Region::parse(REGION).unwrap(), &Endpoint::default(), &options).await
+    })
+}
+
+/// The key of its administrator.
+pub fn admin() -> Credentials {
+    let Config { access_key, secret_key, .. } = Config::default();
+    key(&access_key, &secret_key)
 }
 
 pub async fn ecr(local: &LocalEcr) -> Ecr {
