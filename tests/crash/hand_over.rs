@@ -7,13 +7,12 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use futures::StreamExt as _;
 use k8s_openapi::api::coordination::v1::Lease;
 use kube::api::{Api, DeleteParams};
 use local_ecr::Config;
 use serde_json::json;
 
-use crate::matrix::{CONVERGENCE, QUIET, drawn, excess};
+use crate::plans::{CONVERGENCE, Outcome, QUIET, converged, drawn, excess, strike};
 use crate::story::{everything, ready};
 use crate::support::faults::state::{State, differences, effects, state};
 use crate::support::faults::{Fault, Process, Rule, Scope, Upstream, Wire, cluster, side};
@@ -60,9 +59,7 @@ struct End {
     plans: Vec<Plan>,
     state: State,
     effects: BTreeMap<String, usize>,
-    struck: bool,
-    problems: Vec<String>,
-    log: String,
+    outcome: Outcome,
 }
 
 /// The rights to a Lease of this world's own, which the chart gives for the installation's.
@@ -154,16 +151,9 @@ async fn run(upstream: Upstream, plan: Option<Plan>, wanted: Option<Arc<End>>) -
             problems.extend(gone_on(&mut first, &wire).await);
         }
     }
-    let begun = Instant::now();
     let namespaces = [world.namespace.clone()];
-    let mut now = state(&world, &namespaces, &wire.aws_url).await;
-    while let Some(wanted) = &wanted
-        && wanted.state != now
-        && begun.elapsed() < CONVERGENCE
-    {
-        tokio::time::sleep(Duration::from_millis(250)).await;
-        now = state(&world, &namespaces, &wire.aws_url).await;
-    }
+    let now = || state(&world, &namespaces, &wire.aws_url);
+    let now = converged(wanted.as_deref().map(|wanted| &wanted.state), now).await;
     let effects = effects(&world, &wire.aws_url);
     if let Some(wanted) = &wanted {
         problems.extend(differences(&now, &wanted.state));
@@ -172,7 +162,7 @@ async fn run(upstream: Upstream, plan: Option<Plan>, wanted: Option<Arc<End>>) -
     drop((first, second));
     leases.delete(&world.namespace, &DeleteParams::default()).await.unwrap();
     let log = format!("{}\n---- the second:\n{}", wire.logged(), other.logged());
-    End { plans, state: now, effects, struck, problems, log }
+    End { plans, state: now, effects, outcome: Outcome { struck, problems, log } }
 }
 
 /// A first that was stopped goes on, finds that another leads, and ends: without a single write.
@@ -209,31 +199,15 @@ async fn whichever_request_the_first_is_struck_at_the_second_ends_its_work_alone
     }
     let upstream = Upstream::kubernetes().await;
     let reference = Arc::new(run(upstream.clone(), None, None).await);
-    assert!(reference.problems.is_empty(), "{:#?}", reference.problems);
+    assert!(reference.outcome.problems.is_empty(), "{:#?}", reference.outcome.problems);
     let plans = match &only {
         Some(id) => reference.plans.iter().filter(|plan| plan.to_string() == *id).cloned().collect(),
         None => drawn(reference.plans.clone(), SAMPLE),
     };
     assert!(!plans.is_empty(), "there is no such plan");
-    let (count, mut missed, mut failures) = (plans.len(), Vec::new(), Vec::new());
-    let mut ends = futures::stream::iter(plans)
-        .map(|plan| {
-            let run = tokio::spawn(run(upstream.clone(), Some(plan.clone()), Some(reference.clone())));
-            async move { (plan, run.await) }
-        })
-        .buffer_unordered(AT_ONCE);
-    while let Some((plan, end)) = ends.next().await {
-        match end {
-            Ok(end) if end.problems.is_empty() && end.struck => {}
-            Ok(end) if end.problems.is_empty() => missed.push(plan.to_string()),
-            Ok(end) => {
-                println!("FAILED CRASH_PLAN='{plan}'\n    {}", end.problems.join("\n    "));
-                failures.push(format!("CRASH_PLAN='{plan}'\n    {}\n{}", end.problems.join("\n    "), end.log));
-            }
-            Err(panicked) => failures.push(format!("CRASH_PLAN='{plan}'\n    {panicked}")),
-        }
-    }
-    println!("{count} plans, {} failed, not reached: {missed:#?}", failures.len());
-    assert!(failures.is_empty(), "{} of {count} plans failed:\n{}", failures.len(), failures.join("\n"));
-    assert!(missed.len() * 5 <= count, "too many requests of the reference run never came: {missed:#?}");
+    let run = |plan: &Plan| {
+        let run = run(upstream.clone(), Some(plan.clone()), Some(reference.clone()));
+        async move { run.await.outcome }
+    };
+    strike(plans, AT_ONCE, run).await;
 }

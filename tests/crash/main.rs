@@ -9,4 +9,5 @@ mod support;
 mod faults;
 mod hand_over;
 mod matrix;
+mod plans;
 mod story;

@@ -6,7 +6,6 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -14,6 +13,7 @@ use futures::StreamExt as _;
 use serde_json::json;
 
 use crate::hand_over;
+use crate::plans::{Outcome, QUIET, converged, drawn, excess, strike};
 use crate::story::{self, Story};
 use crate::support::faults::state::{MARKER, State, dead_secrets, differences, effects, state};
 use crate::support::faults::{Fault, Process, Rule, Scope, Seen, Upstream, Wire, cluster, side};
@@ -23,10 +23,8 @@ use crate::support::world::World;
 const AT_ONCE: usize = 8;
 /// So many are drawn for a sample.
 const SAMPLE: usize = 60;
-/// Nothing was asked for so long: the operator is at rest.
-pub const QUIET: Duration = Duration::from_millis(400);
-/// Until what differs is what it should be.
-pub const CONVERGENCE: Duration = Duration::from_secs(30);
+/// Of a log, where a plan failed.
+const LOG_LINES: usize = 60;
 
 /// How a request is struck.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -84,9 +82,7 @@ struct End {
     requests: Vec<Seen>,
     state: State,
     effects: BTreeMap<String, usize>,
-    struck: bool,
-    problems: Vec<String>,
-    log: String,
+    outcome: Outcome,
 }
 
 /// All plans that a reference run gives rise to. Dying after a read is dying before the next request.
@@ -182,12 +178,20 @@ async fn run(upstream: Upstream, story: Story, plan: Option<Plan>, wanted: Optio
         problems.push("the repository was deleted after Retain was said".to_owned());
     }
     let struck = wire.seen().iter().any(|seen| seen.fault.is_some());
-    let now = converged(story, &world, &namespaces, &wire, wanted.as_deref()).await;
+    let now = converged(wanted.as_deref().map(|wanted| &wanted.state), || async {
+        let mut now = state(&world, &namespaces, &wire.aws_url).await;
+        now.retain(|what, _| !story.leaves_open(what));
+        now
+    });
+    let now = now.await;
     if let Some(wanted) = &wanted {
         problems.extend(differences(&now, &wanted.state));
         problems.extend(excess(&wanted.effects, &effects(&world, &wire.aws_url), story.is_revoked()));
     }
-    End { requests, state: now, effects: effects(&world, &wire.aws_url), struck, problems, log: wire.logged() }
+    let logged = wire.logged();
+    let from = logged.lines().count().saturating_sub(LOG_LINES);
+    let log = logged.lines().skip(from).collect::<Vec<_>>().join("\n");
+    End { requests, state: now, effects: effects(&world, &wire.aws_url), outcome: Outcome { struck, problems, log } }
 }
 
 /// Starts the operator anew whenever it ends by itself, as the kubelet does.
@@ -217,19 +221,6 @@ async fn prove_idle(world: &World, wire: &Wire) {
     }
 }
 
-/// What there is, once it is what was wanted; else whatever it is when time is over.
-async fn converged(story: Story, world: &World, namespaces: &[String], wire: &Wire, wanted: Option<&End>) -> State {
-    let begun = Instant::now();
-    loop {
-        let mut now = state(world, namespaces, &wire.aws_url).await;
-        now.retain(|what, _| !story.leaves_open(what));
-        if wanted.is_none_or(|wanted| wanted.state == now) || begun.elapsed() > CONVERGENCE {
-            return now;
-        }
-        tokio::time::sleep(Duration::from_millis(250)).await;
-    }
-}
-
 /// P4: nothing is created before the finalizer is durable.
 fn early_creation(seen: &[Seen]) -> Option<String> {
     let created = seen.iter().position(|seen| seen.name == "CreateRepository app")?;
@@ -238,46 +229,10 @@ fn early_creation(seen: &[Seen]) -> Option<String> {
     (!durable).then(|| "the repository was created before the finalizer was there".to_owned())
 }
 
-/// P3: what changed in AWS is what changes in the reference run, but that what is idempotent may happen twice.
-pub fn excess(wanted: &BTreeMap<String, usize>, done: &BTreeMap<String, usize>, is_revoked: bool) -> Vec<String> {
-    let mut problems = Vec::new();
-    for (effect, times) in done {
-        let reference = wanted.get(effect).copied().unwrap_or_default();
-        let once = effect.starts_with("CreateRepository") || effect.starts_with("DeleteRepository");
-        let most = if reference == 0 || once { reference } else { reference + 1 };
-        if *times > most {
-            problems.push(format!("AWS was changed {times} times, {reference} in the reference run: {effect}"));
-        }
-    }
-    if !is_revoked {
-        let missing = wanted.keys().filter(|effect| !done.contains_key(*effect));
-        problems.extend(missing.map(|effect| format!("AWS was never changed by {effect}")));
-    }
-    problems
-}
-
 async fn reference(upstream: &Upstream, story: Story) -> Arc<End> {
     let end = run(upstream.clone(), story, None, None).await;
-    assert!(end.problems.is_empty(), "{}: {:#?}", story.name(), end.problems);
+    assert!(end.outcome.problems.is_empty(), "{}: {:#?}", story.name(), end.outcome.problems);
     Arc::new(end)
-}
-
-/// So many of these plans, or all.
-pub fn drawn<Plan: fmt::Display>(mut plans: Vec<Plan>, sample: usize) -> Vec<Plan> {
-    if std::env::var("CRASH_PLANS").is_ok_and(|which| which == "all") {
-        return plans;
-    }
-    let seed = std::env::var("CRASH_SEED").ok().and_then(|seed| seed.parse().ok());
-    let seed: u64 = seed.unwrap_or_else(|| std::process::id().into());
-    println!("a sample of {sample} of {} plans, CRASH_SEED={seed}", plans.len());
-    let rank = |plan: &Plan| {
-        let mut hasher = DefaultHasher::new();
-        (seed, plan.to_string()).hash(&mut hasher);
-        hasher.finish()
-    };
-    plans.sort_by_cached_key(rank);
-    plans.truncate(sample);
-    plans
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -307,39 +262,10 @@ async fn whoever_dies_or_loses_an_answer_at_any_request_leaves_the_same_behind()
         None => drawn(references.iter().flat_map(|(story, end)| plans(*story, end)).collect(), SAMPLE),
     };
     println!("{} stories, {} plans, after {:?}", references.len(), plans.len(), began.elapsed());
-    let (count, mut missed, mut failures) = (plans.len(), Vec::new(), Vec::new());
-    let mut ends = futures::stream::iter(plans)
-        .map(|plan| {
-            let wanted = references[&plan.story].clone();
-            let run = tokio::spawn(run(upstream.clone(), plan.story, Some(plan.clone()), Some(wanted)));
-            async move { (plan, run.await) }
-        })
-        .buffer_unordered(AT_ONCE);
-    while let Some((plan, end)) = ends.next().await {
-        match end {
-            Ok(end) if end.problems.is_empty() => {
-                if !end.struck {
-                    missed.push(plan.to_string());
-                }
-            }
-            Ok(end) => {
-                let problems = end.problems.join("\n    ");
-                println!("FAILED CRASH_PLAN='{plan}'\n    {problems}");
-                let tail: Vec<_> = end.log.lines().rev().take(if failures.len() < 5 { 60 } else { 0 }).collect();
-                failures.push(format!(
-                    "CRASH_PLAN='{plan}'\n    {problems}\n{}",
-                    tail.into_iter().rev().collect::<Vec<_>>().join("\n")
-                ));
-            }
-            Err(panicked) => {
-                println!("FAILED CRASH_PLAN='{plan}' {panicked}");
-                failures.push(format!("CRASH_PLAN='{plan}'\n    {panicked}"));
-            }
-        }
-    }
-    drop(ends);
-    println!("{count} plans, {} not reached, {} failed, in {:?}", missed.len(), failures.len(), began.elapsed());
-    println!("not reached: {missed:#?}");
-    assert!(failures.is_empty(), "{} of {count} plans failed:\n{}", failures.len(), failures.join("\n"));
-    assert!(missed.len() * 5 <= count, "too many requests of the reference runs never came: {missed:#?}");
+    let run = |plan: &Plan| {
+        let run = run(upstream.clone(), plan.story, Some(plan.clone()), Some(references[&plan.story].clone()));
+        async move { run.await.outcome }
+    };
+    strike(plans, AT_ONCE, run).await;
+    println!("all in {:?}", began.elapsed());
 }
