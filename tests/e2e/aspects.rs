@@ -1,8 +1,11 @@
 //! What only the whole shows: defaults, policies beside foreign statements, exports, scanning, new roles.
 
+use std::time::Duration;
+
 use ecr_operator::api::{EcrRegistry, EcrRepository};
 use k8s_openapi::api::core::v1::ConfigMap;
 use kube::api::{Api, DeleteParams, Patch, PatchParams};
+use kube::runtime::wait::await_condition;
 use serde_json::json;
 
 use crate::support::world::{ACCOUNT, World};
@@ -17,6 +20,7 @@ stories! {
     an_export_is_ours_alone_and_goes_with_its_objects;
     but not on moto:
     a_role_that_was_just_created_is_waited_for = "moto believes in every role",
+    a_role_that_does_not_come_in_two_minutes_makes_the_policy_invalid = "moto believes in every role",
     deletion_that_cannot_be_done_says_how_to_let_go = "moto knows no faults",
     each_refusal_of_a_creation_says_who_can_lift_it = "moto knows no faults",
 }
@@ -148,6 +152,23 @@ async fn a_role_that_was_just_created_is_waited_for(world: World) {
     assert!(told.status.unwrap().conditions[0].message.contains("so new that ECR doesn't know it yet"));
     world.ecr.make_role_known(role);
     world.repository_says("app", "True", "Ready").await;
+}
+
+async fn a_role_that_does_not_come_in_two_minutes_makes_the_policy_invalid(world: World) {
+    let role = "arn:aws:iam::123456789012:role/never";
+    world.repository("app", json!({"repositoryPolicy": {"grants": [{"access": "Pull", "roleArns": [role]}]}})).await;
+    world.repository_says("app", "False", "Transient").await;
+    let is_invalid = |object: Option<&EcrRepository>| {
+        let conditions = object.and_then(|object| object.status.as_ref()).map(|status| status.conditions.as_slice());
+        conditions.is_some_and(|conditions| conditions.iter().any(|it| it.type_ == "Ready" && it.reason == "Invalid"))
+    };
+    let told = await_condition(world.api::<EcrRepository>(), "app", is_invalid);
+    // Two minutes, and then the next try.
+    let told = tokio::time::timeout(Duration::from_mins(6), told).await.unwrap().unwrap().unwrap();
+    let conditions = told.status.unwrap().conditions;
+    assert!(conditions.iter().any(|it| it.type_ == "Stalled" && it.status == "True"), "{conditions:?}");
+    assert!(conditions.iter().any(|it| it.message.contains("ecr:SetRepositoryPolicy")), "{conditions:?}");
+    assert!(world.there("app").unwrap().policy.is_none());
 }
 
 async fn registry_level_scanning_decides_and_the_status_says_so(world: World) {
