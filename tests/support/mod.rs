@@ -8,4 +8,5 @@ pub mod moto;
 pub mod operator;
 pub mod pod_identity;
 pub mod proxy;
+pub mod signals;
 pub mod world;

@@ -10,6 +10,7 @@ use serde_json::json;
 use tokio::sync::OnceCell;
 
 use super::cluster::Cluster;
+use super::signals;
 
 /// Where the chart is installed.
 pub const NAMESPACE: &str = "ecr-operator-system";
@@ -73,7 +74,7 @@ impl Operator {
 
     /// Sends it a signal, as in `STOP`.
     pub fn signal(&self, name: &str) {
-        assert!(Command::new("kill").args([&format!("-{name}"), &self.pid]).status().unwrap().success());
+        signals::send(name, &self.pid);
     }
 
     /// Whether it says that it is the one that works.

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
 use crate::support::operator::NAMESPACE;
+use crate::support::signals;
 
 /// Ends the operator, with SIGKILL, when its own standard input ends: with this process, whatever becomes of it.
 const OPERATOR: &str = r#"
@@ -54,7 +55,7 @@ impl Process {
         let is_operator =
             |pid: &&str| std::fs::read_link(format!("/proc/{pid}/exe")).is_ok_and(|exe| exe.ends_with("ecr-operator"));
         let operator = children.split_whitespace().find(is_operator).unwrap();
-        assert!(Command::new("kill").args([&format!("-{name}"), operator]).status().unwrap().success());
+        signals::send(name, operator);
     }
 
     /// Whether it ended by itself.
