@@ -260,6 +260,9 @@ pub struct PullSecretStatus {
     /// The value of the annotation ecr-operator.dev/reconcile-at that was acted on last.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub last_handled_reconcile_at: Option<String>,
+    /// What was verified, as a fingerprint: the repository with the tokens that were let in.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub verified: Option<String>,
     /// The generation of the spec that the conditions are about.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,

@@ -110,6 +110,12 @@ impl Tokens {
             .is_some_and(|slot| slot.try_lock().map_or(true, |slot| slot.token().is_some() && slot.is_due(now)))
     }
 
+    /// The token for `key` that is at hand, unless it is just being replaced.
+    #[must_use]
+    pub fn at_hand(&self, key: &TokenKey, now: Moment) -> Option<Arc<Token>> {
+        self.known(key, now)?.try_lock().ok()?.token().cloned()
+    }
+
     /// Has the token for `key` replaced as soon as it may be, unless it was issued at or after `since`.
     pub async fn expire_before(&self, key: &TokenKey, now: Moment, since: Timestamp) {
         if let Some(slot) = self.known(key, now) {

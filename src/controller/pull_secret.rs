@@ -18,8 +18,8 @@ use crate::controller::context::Context;
 use crate::controller::pull_secret_kind::PullSecret;
 use crate::controller::pull_secret_parse::{Desired, desired};
 use crate::controller::pull_secret_status::{Served, report};
-use crate::controller::pull_secret_tokens::{overdue, tokens};
-use crate::controller::pull_secret_verify::verify;
+use crate::controller::pull_secret_tokens::overdue;
+use crate::controller::pull_secret_verify::{untried, verify};
 use crate::controller::pull_secret_write::write;
 use crate::controller::repository_parse::Stop;
 use crate::controller::service_accounts;
@@ -67,14 +67,14 @@ async fn pass<K: PullSecret>(object: &K, context: &Context) -> Result<(Desired, 
     let now = Timestamp::now();
     let handled = object.status().and_then(|status| status.last_handled_reconcile_at.as_ref());
     let since = asks_anew(object, handled).map(|asked| context.renewals.since(&object.owner().uid, asked, now));
-    let overdue = overdue(context, &desired);
+    let mut overdue = overdue(context, &desired);
+    overdue.extend(untried(object, context, &desired, &seen).await);
     let (good, due): (Vec<_>, Vec<_>) = desired.allowed.clone().into_iter().partition(|(namespace, variant)| {
         let young = !variant.logins.iter().any(|login| overdue.contains(&login.token));
         young && there(namespace).is_some_and(|seen| seen.is_good(&variant.content, now, since))
     });
-    let tokens = tokens(object, context, &desired, &due, since).await?;
 
-    let mut served = Served::of(tokens);
+    let mut served = Served::default();
     for (namespace, _) in good {
         let marks = there(&namespace).and_then(|seen| seen.marks.clone());
         served.ready.extend(marks.map(|marks| (namespace, marks)));
@@ -85,7 +85,7 @@ async fn pass<K: PullSecret>(object: &K, context: &Context) -> Result<(Desired, 
     for (namespace, problem) in &desired.refused {
         served.fail(namespace.clone(), problem.clone());
     }
-    write(object, context, &desired, due, &seen, &mut served).await;
+    write(object, context, &desired, due, since, &seen, &mut served).await?;
     service_accounts::bring_about(object, context, &desired, &mut served).await;
     remove_unwanted(object, context, &desired, &seen, &mut served).await;
     verify(object, context, &desired, &mut served).await;

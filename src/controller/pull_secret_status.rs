@@ -16,7 +16,7 @@ use crate::controller::pull_secret_kind::PullSecret;
 use crate::controller::pull_secret_parse::{Desired, Variant};
 use crate::controller::report::transition;
 use crate::core::conditions::{Verdict, conditions, is_ready};
-use crate::core::pull_secret::{Login, Marks, Seen};
+use crate::core::pull_secret::{Login, Marks, Seen, TokenLives};
 use crate::core::reason::{Class, Problem, Reason, gather};
 use crate::core::token::{Freshness, Life, TokenKey, wait};
 
@@ -51,14 +51,11 @@ pub struct Served {
     look_at: Option<Timestamp>,
     /// Why a registry doesn't let the tokens read what is to be verified, and whether it once did.
     pub(super) unverified: Option<(Problem, bool)>,
+    /// A name for all that was verified.
+    pub(super) verified: Option<String>,
 }
 
 impl Served {
-    /// Nobody yet, with these answers for tokens.
-    pub fn of(tokens: Tokens) -> Self {
-        Self { tokens, ..Self::default() }
-    }
-
     /// Why tokens couldn't be renewed, and when that is tried again.
     fn failures(&self) -> impl Iterator<Item = &(AwsError, Timestamp)> {
         self.tokens.values().filter_map(|lookup| lookup.failure.as_ref())
@@ -92,8 +89,8 @@ impl Served {
     }
 
     /// What is in the Secrets, each once, with the lives of its tokens.
-    pub(super) fn contents<'a>(&self, desired: &'a Desired) -> BTreeMap<&'a str, (&'a Variant, String)> {
-        let there = |namespace: &String| self.ready.get(namespace).map(|marks| marks.tokens.as_str().to_owned());
+    pub(super) fn contents<'a>(&self, desired: &'a Desired) -> BTreeMap<&'a str, (&'a Variant, TokenLives)> {
+        let there = |namespace: &String| self.ready.get(namespace).map(|marks| marks.tokens.clone());
         let held = desired.allowed.iter().filter_map(|(namespace, variant)| Some((variant, there(namespace)?)));
         held.map(|(variant, tokens)| (variant.content.as_str(), (&**variant, tokens))).collect()
     }
@@ -324,6 +321,7 @@ fn status<K: PullSecret>(object: &K, old: &PullSecretStatus, desired: &Desired, 
         } else {
             old.last_handled_reconcile_at.clone()
         },
+        verified: served.verified.clone(),
         observed_generation: old.observed_generation,
         conditions: Vec::new(),
     }

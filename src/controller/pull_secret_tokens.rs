@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use futures::channel::mpsc::UnboundedSender;
 use futures::{StreamExt, TryStreamExt};
 use jiff::Timestamp;
 
@@ -34,22 +35,40 @@ pub(super) fn overdue(context: &Context, desired: &Desired) -> BTreeSet<TokenKey
     overdue
 }
 
-/// The tokens of the Secrets that are due, as far as they are to be had.
+/// Namespaces whose Secrets get the same, by what that is.
+pub(super) type Batches = BTreeMap<String, (Arc<Variant>, Vec<String>)>;
+
+/// What some Secrets get, with their tokens as far as these are to be had.
+pub(super) type Ready = (Arc<Variant>, Vec<String>, Tokens);
+
+/// Looks tokens up, and hands each batch on to `ready` once its own are there: none waits for those of another.
 pub(super) async fn tokens<K: PullSecret>(
     object: &K,
     context: &Context,
     desired: &Desired,
-    due: &[(String, Arc<Variant>)],
+    batches: Batches,
     issued_since: Option<Timestamp>,
+    ready: UnboundedSender<Ready>,
 ) -> Result<Tokens, Problem> {
-    let logins = due.iter().flat_map(|(_, variant)| &variant.logins);
-    let by_key: BTreeMap<_, _> = logins.map(|login| (&login.token, login)).collect();
-    let mut lookups = Vec::new();
-    for login in by_key.into_values() {
-        lookups.push(lookup(object, context, desired, login, issued_since));
-    }
-    let found = futures::stream::iter(lookups).buffer_unordered(CONCURRENT_CALLS);
-    found.try_filter_map(|found| std::future::ready(Ok(found))).try_collect().await
+    let ready = &ready;
+    let lookups = batches.into_values().map(|(variant, namespaces)| async move {
+        let by_key: BTreeMap<_, _> = variant.logins.iter().map(|login| (&login.token, login)).collect();
+        let mut lookups = Vec::new();
+        for login in by_key.into_values() {
+            lookups.push(lookup(object, context, desired, login, issued_since));
+        }
+        let found = futures::stream::iter(lookups).buffer_unordered(CONCURRENT_CALLS);
+        let found: Tokens = found.try_filter_map(|found| std::future::ready(Ok(found))).try_collect().await?;
+        // Nobody receives where the pass was given up.
+        let _ = ready.unbounded_send((variant.clone(), namespaces, found.clone()));
+        Ok(found)
+    });
+    let lookups: Vec<_> = lookups.collect();
+    let found: Vec<_> = futures::stream::iter(lookups).buffer_unordered(CONCURRENT_CALLS).collect().await;
+    found.into_iter().try_fold(Tokens::new(), |mut all, found: Result<Tokens, Problem>| {
+        all.extend(found?);
+        Ok(all)
+    })
 }
 
 /// The token for one host; `None` where its registry can't be used just now.

@@ -14,6 +14,7 @@ use crate::controller::pull_secret::Secrets;
 use crate::controller::pull_secret_kind::PullSecret;
 use crate::controller::pull_secret_parse::{Desired, Variant};
 use crate::controller::pull_secret_status::{Served, Tokens};
+use crate::controller::pull_secret_tokens::{Batches, tokens};
 use crate::core::pull_secret::{
     ContentError, DOCKER_CONFIG_KEY, DOCKER_CONFIG_TYPE, Entries, Login, Marks, OPAQUE_TYPE, SecretOwner, Seen,
     TokenLives, docker_config, docker_entry, only_one_host, template_data,
@@ -24,15 +25,19 @@ use crate::core::token::{Token, fingerprint};
 /// Writes to the API server under way at once, for one object.
 const CONCURRENT_WRITES: usize = 16;
 
-/// Writes the Secrets that are `due`, with the tokens that `served` has.
+/// Writes the Secrets that are `due`, each once its tokens are there, issued at `since` or later if that can be.
+///
+/// # Errors
+/// Where tokens couldn't be looked up; those that could be are written.
 pub(super) async fn write<K: PullSecret>(
     object: &K,
     context: &Context,
     desired: &Desired,
     due: Vec<(String, Arc<Variant>)>,
+    since: Option<Timestamp>,
     seen: &Secrets,
     served: &mut Served,
-) {
+) -> Result<(), Problem> {
     let writer = SecretWriter::new(
         context.client.clone(),
         desired.name.clone(),
@@ -40,14 +45,15 @@ pub(super) async fn write<K: PullSecret>(
         object.template_labels(),
         object.template_annotations(),
     );
-    let tokens = served.tokens.clone();
     let all_usable = desired.failures.is_empty();
+    let (ready, batches) = futures::channel::mpsc::unbounded();
+    let lookups = tokens(object, context, desired, by_variant(due), since, ready);
     // What is to be written is made when its turn comes: of many variants, few are in memory at once.
-    let batches = by_variant(due).into_values().map(|(variant, namespaces)| {
+    let batches = batches.map(|(variant, namespaces, tokens)| {
         let contents = contents(object, &variant, &tokens, all_usable).map(Arc::new);
         futures::stream::iter(namespaces.into_iter().map(move |namespace| (namespace, contents.clone())))
     });
-    let requests = futures::stream::iter(batches).flatten().map(|(namespace, contents)| {
+    let requests = batches.flatten().map(|(namespace, contents)| {
         let there = seen.get(&(namespace.clone(), desired.name.clone()));
         let holder = holder(object, context, &namespace, &desired.name);
         let writer = &writer;
@@ -68,17 +74,20 @@ pub(super) async fn write<K: PullSecret>(
         }
     });
     let mut answers = requests.buffer_unordered(CONCURRENT_WRITES);
-    while let Some((namespace, aging, outcome)) = answers.next().await {
-        served.ready.extend(aging.map(|marks| (namespace.clone(), marks)));
-        match outcome {
-            Ok(Written::Kept(marks) | Written::Done(marks)) => drop(served.ready.insert(namespace, marks)),
-            Ok(Written::Terminating) => drop(served.terminating.insert(namespace)),
-            Err(problem) => served.fail(namespace, problem),
+    let written = async {
+        while let Some((namespace, aging, outcome)) = answers.next().await {
+            served.ready.extend(aging.map(|marks| (namespace.clone(), marks)));
+            match outcome {
+                Ok(Written::Kept(marks) | Written::Done(marks)) => drop(served.ready.insert(namespace, marks)),
+                Ok(Written::Terminating) => drop(served.terminating.insert(namespace)),
+                Err(problem) => served.fail(namespace, problem),
+            }
         }
-    }
+    };
+    let (tokens, ()) = futures::join!(lookups, written);
+    served.tokens = tokens?;
+    Ok(())
 }
-
-type Batches = BTreeMap<String, (Arc<Variant>, Vec<String>)>;
 
 fn by_variant(due: Vec<(String, Arc<Variant>)>) -> Batches {
     let mut batches = Batches::new();

@@ -82,6 +82,12 @@ impl TokenLives {
         self.token(host).map(|token| token.life.expires_at)
     }
 
+    /// When the token for `host` was issued; `None` where there is none.
+    #[must_use]
+    pub fn issued(&self, host: &str) -> Option<Timestamp> {
+        self.token(host).map(|token| token.life.issued_at)
+    }
+
     fn token(&self, host: &str) -> Option<NotedToken<'_>> {
         self.all().find(|token| token.host == host)
     }
