@@ -97,3 +97,43 @@ async fn a_named_service_account_assumes_a_role_with_a_token_of_its_own() {
     assert!(calls.iter().any(|call| call.request.to_string().contains("ecr:BatchGetImage")), "minted within a policy");
     assert!(world.ecr.calls_of("AssumeRole").is_empty(), "nothing is chained");
 }
+
+#[tokio::test]
+async fn a_role_is_assumed_by_a_named_service_account_and_both_trust_no_more_than_that() {
+    let world = World::without_registry("websource", local_ecr::Config::default()).await;
+    let issuer = "kubernetes.default.svc";
+    let metadata = json!({"name": "aws", "namespace": world.namespace});
+    let role = json!({"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "Role", "metadata": metadata, "rules": [{"apiGroups": [""], "resources": ["serviceaccounts/token"], "resourceNames": ["aws"], "verbs": ["create"]}]});
+    let binding = json!({"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "RoleBinding", "metadata": metadata, "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": "aws"}, "subjects": [{"kind": "ServiceAccount", "name": "ecr-operator", "namespace": NAMESPACE}]});
+    for object in [json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": metadata}), role, binding] {
+        world.apply(&object).await;
+    }
+    let subject = format!("system:serviceaccount:{}:aws", world.namespace);
+    let provider = format!("arn:aws:iam::{ACCOUNT}:oidc-provider/{issuer}");
+    let claims = json!({format!("{issuer}:sub"): subject, format!("{issuer}:aud"): "sts.amazonaws.com"});
+    let web = json!({"Statement": {"Effect": "Allow", "Principal": {"Federated": provider}, "Action": "sts:AssumeRoleWithWebIdentity", "Condition": {"StringEquals": claims}}});
+    let first = format!("arn:aws:iam::{ACCOUNT}:role/first");
+    let chained = json!({"Statement": {"Effect": "Allow", "Principal": {"AWS": first}, "Action": "sts:AssumeRole"}});
+    let may = |action: &str| json!({"Statement": {"Effect": "Allow", "Action": action, "Resource": "*"}});
+    let roles = json!([
+        {"name": "first", "trust": web, "policies": [may("sts:AssumeRole")]},
+        {"name": "manager", "trust": chained, "policies": [may("*")]},
+    ]);
+    let seed = json!({"accounts": [{"id": ACCOUNT, "roles": roles, "oidcProviders": [format!("https://{issuer}")]}]});
+    world.ecr.seed(&serde_json::from_value(seed).unwrap()).unwrap();
+
+    let account = json!({"namespace": world.namespace, "name": "aws"});
+    let source = json!({"webIdentity": {"roleArn": first, "serviceAccountRef": account}});
+    register(&world, &json!({"assumeRole": {"roleArn": ROLE, "source": source}})).await;
+    world.registry_says("True", "Ready").await;
+    world.pull_secret("pull", json!({})).await;
+    world.pull_secret_says("pull", "True", "Ready").await;
+    let roles = |operation| {
+        let calls = world.ecr.calls_of(operation);
+        calls.into_iter().map(|call| call.resource).collect::<std::collections::BTreeSet<_>>()
+    };
+    assert_eq!(roles("AssumeRoleWithWebIdentity"), [first.clone()].into(), "the source is used for nothing else");
+    assert_eq!(roles("AssumeRole"), [ROLE.to_owned()].into());
+    let policies = world.ecr.calls_of("AssumeRole").into_iter().filter(|call| call.request["Policy"].is_string());
+    assert_eq!(policies.count(), 1, "the token is signed within a policy");
+}

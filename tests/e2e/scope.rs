@@ -119,3 +119,45 @@ async fn a_scope_without_room_in_a_policy_is_told_with_the_number() {
     assert!(message.contains("2048"), "{message}");
     assert!(world.ecr.calls_of("GetAuthorizationToken").is_empty());
 }
+
+#[tokio::test]
+async fn repositories_are_not_asked_for_in_vain_where_tokens_are_never_cut_down() {
+    let world = world("scopenever").await;
+    world.register(json!({"allow": [{"namespaces": {}, "pull": ["*"]}]})).await;
+    let asked = json!([{"registryRef": {"name": world.registry}, "repositories": ["team-a/*"]}]);
+    world.pull_secret("pull", json!({"registries": asked})).await;
+    let told = world.pull_secret_says("pull", "False", "ScopeUnavailable").await;
+    let message = told.status.unwrap().conditions[0].message.clone();
+    assert!(message.contains("scopeTokens"), "{message}");
+    assert!(world.ecr.calls_of("GetAuthorizationToken").is_empty(), "nothing wider is asked for instead");
+    assert!(world.api::<Secret>().get_opt("pull").await.unwrap().is_none());
+}
+
+#[tokio::test]
+async fn ecr_public_is_one_host_with_a_token_of_its_own_from_the_one_region_that_has_it() {
+    let world = world("scopepublic").await;
+    world
+        .register(json!({"pull": {"scopeTokens": "Required"}, "allow": [{"namespaces": {}, "pull": ["team-a/*"]}]}))
+        .await;
+    let registries = json!([{"registryRef": {"name": world.registry}, "public": {}}]);
+    world.pull_secret("pull", json!({"registries": registries})).await;
+    let status = world.pull_secret_says("pull", "True", "Ready").await.status.unwrap();
+    assert_eq!(status.registries.iter().map(|one| one.host.as_str()).collect::<Vec<_>>(), ["public.ecr.aws"]);
+
+    let secret = world.api::<Secret>().get("pull").await.unwrap();
+    let document: Value = serde_json::from_slice(&secret.data.unwrap()[".dockerconfigjson"].0).unwrap();
+    let auths = document["auths"].as_object().unwrap();
+    assert_eq!(auths.keys().collect::<Vec<_>>(), ["public.ecr.aws"]);
+    let login = BASE64_STANDARD.decode(auths["public.ecr.aws"]["auth"].as_str().unwrap()).unwrap();
+    assert!(login.starts_with(b"AWS:"));
+
+    let asked = world.ecr.calls_of("GetAuthorizationToken");
+    let whom: Vec<_> = asked.iter().map(|call| (call.service.as_str(), call.region.as_str())).collect();
+    assert_eq!(whom, [("ecr-public", "us-east-1")]);
+    let minted = world.ecr.calls_of("GetFederationToken");
+    let policy: Value = serde_json::from_str(minted[0].request["Policy"].as_str().unwrap()).unwrap();
+    let statements = policy["Statement"].as_array().unwrap();
+    let mut actions: Vec<_> = statements.iter().flat_map(|statement| statement["Action"].as_array().unwrap()).collect();
+    actions.sort_by_key(ToString::to_string);
+    assert_eq!(actions, ["ecr-public:GetAuthorizationToken", "sts:GetServiceBearerToken"]);
+}

@@ -1,6 +1,6 @@
 //! `spec.verify`: Ready means that the tokens were seen to be let in.
 
-use ecr_operator::api::EcrPullSecret;
+use ecr_operator::api::{ClusterEcrPullSecret, EcrPullSecret};
 use local_ecr::{Action, Fault, Matcher};
 use serde_json::json;
 
@@ -72,4 +72,33 @@ async fn a_registry_that_does_not_answer_is_named_and_asked_again() {
     world.ecr.clear_faults();
     world.pull_secret_says("pull", "True", "Ready").await;
     assert_eq!(world.ecr.calls_of("GetAuthorizationToken").len(), 1);
+}
+
+#[tokio::test]
+async fn a_silent_registry_holds_up_no_secret_and_is_left_alone_for_the_rest_of_a_pass() {
+    let world = World::new("hang").await;
+    let allow = json!([{"namespaces": {}, "pull": ["{namespace}/*", "app"]}]);
+    world.register(json!({"pull": {"scopeTokens": "Required"}, "allow": allow})).await;
+    for number in 0..30 {
+        world.selected_namespace(&number.to_string()).await;
+    }
+    world.ecr.fault(Fault::always(Matcher::operation("GetManifest"), Action::Hang));
+    let name = world.namespace.clone();
+    world.cluster_pull_secret(&name, json!({"secretName": "pull", "verify": {"repository": "app"}})).await;
+    let api: kube::Api<ClusterEcrPullSecret> = kube::Api::all(world.client.clone());
+    let told = |object: &ClusterEcrPullSecret| {
+        let status = object.status.clone().unwrap_or_default();
+        let unverified = |message: &str| message.contains("not verified");
+        status.secrets.as_deref() == Some("30/30")
+            && status.conditions.iter().any(|one| one.reason == "Transient" && unverified(&one.message))
+    };
+    world.until(&api, &name, "30/30, not verified", told).await;
+    assert!(looks(&world) < 30, "{} asked in vain", looks(&world));
+    world.ecr.clear_faults();
+    let ready = |object: &ClusterEcrPullSecret| {
+        let conditions = object.status.iter().flat_map(|status| &status.conditions);
+        conditions.into_iter().any(|one| one.type_ == "Ready" && one.status == "True")
+    };
+    world.until(&api, &name, "Ready", ready).await;
+    assert_eq!(world.ecr.calls_of("GetAuthorizationToken").len(), 30, "nothing was fetched twice");
 }

@@ -141,19 +141,18 @@ impl World {
     }
 
     /// Makes or changes an `EcrPullSecret`.
-    pub async fn pull_secret(&self, name: &str, mut spec: Value) {
-        merge(&mut spec, json!({"registries": [{"registryRef": {"name": self.registry}}]}));
-        let object = json!({"apiVersion": "ecr-operator.dev/v1alpha1", "kind": "EcrPullSecret", "metadata": {"name": name, "namespace": self.namespace}, "spec": spec});
+    pub async fn pull_secret(&self, name: &str, spec: Value) {
+        let mut whole = json!({"registries": [{"registryRef": {"name": self.registry}}]});
+        merge(&mut whole, spec);
+        let object = json!({"apiVersion": "ecr-operator.dev/v1alpha1", "kind": "EcrPullSecret", "metadata": {"name": name, "namespace": self.namespace}, "spec": whole});
         self.apply(&object).await;
     }
 
     /// Makes or changes a `ClusterEcrPullSecret` that selects namespaces by the label of this world.
-    pub async fn cluster_pull_secret(&self, name: &str, mut spec: Value) {
-        merge(
-            &mut spec,
-            json!({"registries": [{"registryRef": {"name": self.registry}}], "namespaceSelector": {"matchLabels": {"world": self.namespace}}}),
-        );
-        let object = json!({"apiVersion": "ecr-operator.dev/v1alpha1", "kind": "ClusterEcrPullSecret", "metadata": {"name": name}, "spec": spec});
+    pub async fn cluster_pull_secret(&self, name: &str, spec: Value) {
+        let mut whole = json!({"registries": [{"registryRef": {"name": self.registry}}], "namespaceSelector": {"matchLabels": {"world": self.namespace}}});
+        merge(&mut whole, spec);
+        let object = json!({"apiVersion": "ecr-operator.dev/v1alpha1", "kind": "ClusterEcrPullSecret", "metadata": {"name": name}, "spec": whole});
         self.apply(&object).await;
     }
 
