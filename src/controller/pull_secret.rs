@@ -71,7 +71,7 @@ async fn pass<K: PullSecret>(object: &K, context: &Context) -> Result<(Desired, 
     overdue.extend(untried(object, context, &desired, &seen).await);
     let (good, due): (Vec<_>, Vec<_>) = desired.allowed.clone().into_iter().partition(|(namespace, variant)| {
         let young = !variant.logins.iter().any(|login| overdue.contains(&login.token));
-        young && there(namespace).is_some_and(|seen| seen.is_good(&variant.content, now, since))
+        young && there(namespace).is_some_and(|seen| seen.is_good(&variant.content, variant.hosts(), now, since))
     });
 
     let mut served = Served::default();
@@ -83,7 +83,7 @@ async fn pass<K: PullSecret>(object: &K, context: &Context) -> Result<(Desired, 
         served.keep(namespace, there(namespace), &desired.failures);
     }
     for (namespace, problem) in &desired.refused {
-        served.fail(namespace.clone(), problem.clone());
+        served.grow_old(namespace, there(namespace), problem.clone());
     }
     write(object, context, &desired, due, since, &seen, &mut served).await?;
     service_accounts::bring_about(object, context, &desired, &mut served).await;

@@ -43,6 +43,13 @@ pub(super) struct Variant {
     pub(super) content: String,
 }
 
+impl Variant {
+    /// For which there are entries.
+    pub(super) fn hosts(&self) -> impl Iterator<Item = &str> {
+        self.logins.iter().map(|login| login.host.as_str())
+    }
+}
+
 impl Desired {
     /// Whoever mints for `login`.
     pub(super) fn caller(&self, login: &Login) -> Option<&str> {

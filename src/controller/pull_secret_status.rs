@@ -70,6 +70,12 @@ impl Served {
         }
     }
 
+    /// A namespace that isn't served any more, where what is `there` grows old.
+    pub fn grow_old(&mut self, namespace: &str, there: Option<&Seen>, problem: Problem) {
+        self.unready.extend(there.and_then(|seen| seen.marks.clone()));
+        self.fail(namespace.to_owned(), problem);
+    }
+
     /// A namespace that isn't served.
     pub fn fail(&mut self, namespace: String, problem: Problem) {
         self.unready.extend(self.ready.remove(&namespace));
@@ -93,6 +99,16 @@ impl Served {
         let there = |namespace: &String| self.ready.get(namespace).map(|marks| marks.tokens.clone());
         let held = desired.allowed.iter().filter_map(|(namespace, variant)| Some((variant, there(namespace)?)));
         held.map(|(variant, tokens)| (variant.content.as_str(), (&**variant, tokens))).collect()
+    }
+
+    /// Hosts for which not all Secrets that are there have a token.
+    fn lacking<'a>(&self, desired: &'a Desired) -> BTreeSet<&'a str> {
+        let held = desired.allowed.iter().filter_map(|(namespace, variant)| {
+            let marks = self.ready.get(namespace)?;
+            Some(((&variant.content, &marks.tokens), &**variant))
+        });
+        let held: BTreeMap<_, _> = held.collect();
+        held.into_iter().flat_map(|((_, tokens), variant)| tokens.lacking(variant.hosts())).collect()
     }
 
     /// What is noted on all Secrets that are there.
@@ -185,11 +201,16 @@ async fn tell_namespaces<K: PullSecret>(
 /// Pure: what the namespaces and tokens add up to.
 fn verdict(desired: &Desired, served: &Served, was_ready: bool, now: Timestamp) -> (Verdict, Option<Problem>) {
     let tokens = gather(&overdue(desired, served));
-    let until = served
-        .first_to_end()
-        .map(|marks| format!("; the last token works until {}", marks.life.expires_at))
-        .unwrap_or_default();
-    let because = tokens.as_ref().map(|problem| format!(": {}", problem.message)).unwrap_or_default();
+    let lacking = served.lacking(desired);
+    let until = match served.first_to_end() {
+        _ if !lacking.is_empty() => {
+            format!("; Secrets lack a token for {}", Vec::from_iter(lacking.clone()).join(", "))
+        }
+        Some(marks) => format!("; the last token works until {}", marks.life.expires_at),
+        None => String::new(),
+    };
+    let because = tokens.as_ref().or_else(|| served.failed.values().next());
+    let because = because.map(|problem| format!(": {}", problem.message)).unwrap_or_default();
     let hold = |problem: Problem, stays: bool| (Verdict::held_up(problem.clone(), stays), Some(problem));
     match (served.freshness(now), tokens) {
         (Freshness::Expired, _) => {
@@ -199,12 +220,15 @@ fn verdict(desired: &Desired, served: &Served, was_ready: bool, now: Timestamp) 
             return hold(Problem::new(problem.reason, problem.message + &until), false);
         }
         (Freshness::Stale, Some(_)) => {
-            return hold(Problem::new(Reason::Stale, format!("renewal is overdue{because}{until}")), true);
+            return hold(
+                Problem::new(Reason::Stale, format!("renewal is overdue{because}{until}")),
+                lacking.is_empty(),
+            );
         }
         (_, Some(problem)) => {
-            // What should be in the Secrets of those that wait isn't known.
-            let known = desired.waiting.is_empty() || was_ready;
-            let all_there = served.failed.is_empty() && !served.ready.is_empty() && known;
+            // What should be in the Secrets for a registry that can't be used isn't known.
+            let known = desired.failures.is_empty() || was_ready;
+            let all_there = served.failed.is_empty() && !served.ready.is_empty() && known && lacking.is_empty();
             return hold(Problem::new(problem.reason, problem.message + &until), all_there);
         }
         (_, None) => {}

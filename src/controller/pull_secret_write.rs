@@ -63,24 +63,21 @@ pub(super) async fn write<K: PullSecret>(
                 (_, Err(Unwritten::NoToken(problem))) => {
                     there.and_then(|there| there.marks.clone()).map(Written::Kept).ok_or(problem)
                 }
-                (_, Err(Unwritten::Unfit(problem))) => {
-                    return (namespace, there.and_then(|there| there.marks.clone()), Err(problem));
-                }
+                (_, Err(Unwritten::Unfit(problem))) => Err(problem),
                 (Holder::Nobody(orphan), Ok(contents)) => {
                     put(context, writer, &namespace, &contents, there, orphan.as_ref()).await
                 }
             };
-            (namespace, None, outcome)
+            (namespace, there, outcome)
         }
     });
     let mut answers = requests.buffer_unordered(CONCURRENT_WRITES);
     let written = async {
-        while let Some((namespace, aging, outcome)) = answers.next().await {
-            served.ready.extend(aging.map(|marks| (namespace.clone(), marks)));
+        while let Some((namespace, there, outcome)) = answers.next().await {
             match outcome {
                 Ok(Written::Kept(marks) | Written::Done(marks)) => drop(served.ready.insert(namespace, marks)),
                 Ok(Written::Terminating) => drop(served.terminating.insert(namespace)),
-                Err(problem) => served.fail(namespace, problem),
+                Err(problem) => served.grow_old(&namespace, there, problem),
             }
         }
     };
@@ -160,7 +157,10 @@ fn contents<K: PullSecret>(
     tokens: &Tokens,
     all_usable: bool,
 ) -> Result<Contents, Unwritten> {
-    let token = |login: &Login| tokens.get(&login.token).and_then(|lookup| lookup.token.as_deref());
+    let now = Timestamp::now();
+    // One that is dead opens nothing: where it is, it stays.
+    let alive = |token: &&Token| token.life.expires_at > now;
+    let token = |login: &Login| tokens.get(&login.token)?.token.as_deref().filter(alive);
     let held: Vec<(&Login, &Token)> = variant.logins.iter().filter_map(|login| Some((login, token(login)?))).collect();
     let first_to_end = held.iter().map(|(_, token)| *token).min_by_key(|token| token.life.expires_at);
     let first_due = held.iter().map(|(_, token)| token.refresh_at).min();

@@ -1,6 +1,7 @@
 //! What keeps a namespace from its Secret: told by name, and nobody else's trouble.
 
 use std::fmt::Debug;
+use std::time::Duration;
 
 use ecr_operator::api::{ClusterEcrPullSecret, EcrPullSecret};
 use k8s_openapi::api::admissionregistration::v1::ValidatingAdmissionPolicyBinding;
@@ -8,11 +9,12 @@ use k8s_openapi::api::core::v1::{ConfigMap, Namespace, ResourceQuota, Secret, Se
 use kube::Resource;
 use kube::api::{Api, DeleteParams, ListParams, Patch, PatchParams, PostParams};
 use kube::core::NamespaceResourceScope;
+use local_ecr::{Action, Call, Fault, Matcher};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use serde_json::json;
+use serde_json::{Value, json};
 
-use crate::support::world::{PATIENCE, World};
+use crate::support::world::{ACCOUNT, PATIENCE, REGION, World};
 
 #[tokio::test]
 async fn each_namespace_tells_its_own_reason_and_the_others_are_served() {
@@ -162,6 +164,100 @@ async fn a_secret_that_somebody_made_immutable_is_told_and_written_anew_once_it_
     world.pull_secret_says("pull", "True", "Ready").await;
     let now = secrets.get("pull").await.unwrap();
     assert!(now.immutable.is_none() && now.data != frozen.data);
+}
+
+#[tokio::test]
+async fn a_secret_that_can_be_renewed_no_more_is_told_of_until_its_token_has_died() {
+    let world = World::new("agesout").await;
+    let (frozen, refused) = (world.selected_namespace("frozen").await, world.selected_namespace("refused").await);
+    world.ecr.set_token_lifetime(Duration::from_secs(8));
+    let owns = |namespace: &str| Api::<EcrPullSecret>::namespaced(world.client.clone(), namespace);
+    for namespace in [&frozen, &refused] {
+        let registries = json!([{"registryRef": {"name": world.registry}}]);
+        world.apply(&json!({"apiVersion": "ecr-operator.dev/v1alpha1", "kind": "EcrPullSecret", "metadata": {"name": "pull", "namespace": namespace}, "spec": {"registries": registries}})).await;
+        world.until(&owns(namespace), "pull", "Ready", |object| says(object, "Ready")).await;
+    }
+    let secrets = Api::<Secret>::namespaced(world.client.clone(), &frozen);
+    secrets.patch("pull", &PatchParams::default(), &Patch::Merge(json!({"immutable": true}))).await.unwrap();
+    // What is too long for a session policy holds up the other namespace.
+    let globs: Vec<_> = (0..60).map(|number| format!("team-{number}/*")).collect();
+    let few = json!({"namespaces": {"matchNames": [frozen]}, "pull": ["*"]});
+    let many = json!({"namespaces": {"matchNames": [refused]}, "pull": globs});
+    world.register(json!({"pull": {"scopeTokens": "Required"}, "allow": [few, many]})).await;
+    let mut ends = Vec::new();
+    for (namespace, why) in [(&refused, "Invalid"), (&frozen, "SecretConflict")] {
+        let told = world.until(&owns(namespace), "pull", why, |object| says(object, why)).await.status.unwrap();
+        ends.push((namespace, told.expires_at.unwrap_or_else(|| panic!("{namespace} never ends"))));
+    }
+    for (namespace, end) in ends {
+        let dead = world.until(&owns(namespace), "pull", "dead", |object| says(object, "Expired")).await;
+        assert_eq!(dead.status.unwrap().expires_at, Some(end));
+    }
+}
+
+fn says(object: &EcrPullSecret, reason: &str) -> bool {
+    let conditions = object.status.iter().flat_map(|status| &status.conditions);
+    conditions.into_iter().any(|condition| condition.type_ == "Ready" && condition.reason == reason)
+}
+
+#[tokio::test]
+async fn a_host_for_which_aws_has_no_token_is_told_and_asked_for_until_it_has() {
+    let world = World::new("lacking").await;
+    let calls = Matcher { region: Some("us-east-1".into()), ..Matcher::operation("GetAuthorizationToken") };
+    let down = Action::Before { code: "ServiceUnavailable".into(), status: 503 };
+    world.ecr.fault(Fault::always(calls, down));
+    world.register(json!({"pull": {"regions": ["us-east-1"]}})).await;
+    world.pull_secret("pull", json!({})).await;
+    let hosts = [REGION, "us-east-1"].map(|region| format!("{ACCOUNT}.dkr.ecr.{region}.amazonaws.com"));
+    let elsewhere = |call: &Call| call.operation == "GetAuthorizationToken" && call.region == "us-east-1";
+    world.ecr.wait_for_calls(2, PATIENCE, elsewhere).await;
+    let told = world.pull_secret_says("pull", "False", "Transient").await.status.unwrap();
+    let message = &told.conditions[0].message;
+    assert!(message.contains(&format!("lack a token for {}", hosts[1])) && !message.contains(&hosts[0]), "{message}");
+    assert_eq!(told.registries.iter().map(|one| one.error.is_some()).collect::<Vec<_>>(), [false, true]);
+    let entries = |secret: &Secret| {
+        let document: Value = serde_json::from_slice(&secret.data.as_ref().unwrap()[".dockerconfigjson"].0).unwrap();
+        document["auths"].as_object().unwrap().keys().cloned().collect::<Vec<_>>()
+    };
+    assert_eq!(entries(&world.api::<Secret>().get("pull").await.unwrap()), hosts[..1], "what there is, is served");
+    assert!(!world.events("pull").await.contains(&"Ready".to_owned()));
+
+    world.ecr.clear_faults();
+    world.pull_secret_says("pull", "True", "Ready").await;
+    assert_eq!(entries(&world.api::<Secret>().get("pull").await.unwrap()), hosts);
+    let calls = world.ecr.calls_of("GetAuthorizationToken");
+    assert_eq!(calls.iter().filter(|call| call.region == REGION).count(), 1, "for the other host there is one");
+}
+
+#[tokio::test]
+async fn a_dead_token_is_given_to_nobody_who_had_none() {
+    let world = World::new("dead").await;
+    let name = world.namespace.clone();
+    let old = world.selected_namespace("old").await;
+    world.ecr.set_token_lifetime(Duration::from_secs(6));
+    world.cluster_pull_secret(&name, json!({"secretName": "pull"})).await;
+    world.secrets_are(&name, "1/1", PATIENCE).await;
+    world.ecr.down(true);
+    let api: Api<ClusterEcrPullSecret> = Api::all(world.client.clone());
+    let expired = |object: &ClusterEcrPullSecret| {
+        let conditions = object.status.iter().flat_map(|status| &status.conditions);
+        conditions.into_iter().any(|condition| condition.reason == "Expired")
+    };
+    world.until(&api, &name, "expired", expired).await;
+    let new = world.selected_namespace("new").await;
+    let told = |object: &ClusterEcrPullSecret| {
+        let counts = object.status.as_ref().and_then(|status| status.namespaces.as_ref());
+        counts.is_some_and(|counts| {
+            counts.failed.iter().any(|failed| failed.name == new && failed.reason.contains("GetAuthorizationToken"))
+        })
+    };
+    let status = world.until(&api, &name, "told", told).await.status.unwrap();
+    assert_eq!((status.secrets.as_deref(), status.conditions[0].reason.as_str()), (Some("1/2"), "Expired"));
+    let secrets = |namespace: &str| Api::<Secret>::namespaced(world.client.clone(), namespace);
+    assert!(secrets(&new).get_opt("pull").await.unwrap().is_none());
+    assert!(secrets(&old).get_opt("pull").await.unwrap().is_some(), "what is there stays");
+    world.ecr.down(false);
+    world.secrets_are(&name, "2/2", PATIENCE).await;
 }
 
 #[tokio::test]

@@ -1,6 +1,6 @@
 //! A pull secret as its metadata tells it: the Secret's data is never read, so what was written is marked beside it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use jiff::Timestamp;
@@ -86,6 +86,12 @@ impl TokenLives {
     #[must_use]
     pub fn issued(&self, host: &str) -> Option<Timestamp> {
         self.token(host).map(|token| token.life.issued_at)
+    }
+
+    /// Those of `hosts` for which there is none.
+    pub fn lacking<'a>(&self, hosts: impl IntoIterator<Item = &'a str>) -> impl Iterator<Item = &'a str> {
+        let held: BTreeSet<_> = self.0.split(',').filter_map(|entry| entry.split(' ').next()).collect();
+        hosts.into_iter().filter(move |host| !held.contains(host))
     }
 
     fn token(&self, host: &str) -> Option<NotedToken<'_>> {
@@ -182,11 +188,18 @@ impl Seen {
         Some(Self { uid: meta.uid.clone()?, marks: Marks::read(meta), intact: is_intact(fields, &manager), owner_uid })
     }
 
-    /// Whether it needs neither new tokens nor repair at `now`, and its tokens were issued at `since` or later.
+    /// Whether it needs neither new tokens nor repair at `now`, and has one for each of `hosts`, issued at `since` or later.
     #[must_use]
-    pub fn is_good(&self, content: &str, now: Timestamp, since: Option<Timestamp>) -> bool {
+    pub fn is_good<'a>(
+        &self,
+        content: &str,
+        hosts: impl IntoIterator<Item = &'a str>,
+        now: Timestamp,
+        since: Option<Timestamp>,
+    ) -> bool {
         let is_good = |marks: &Marks| {
             marks.content == content
+                && marks.tokens.lacking(hosts).next().is_none()
                 && marks.refresh_at > now
                 && since.is_none_or(|since| marks.life.issued_at >= since)
         };
@@ -318,10 +331,12 @@ mod tests {
         let seen = Seen::read(&written(&[(MANAGER, "Apply", data())])).unwrap();
         assert!(seen.intact);
         assert!(seen.holds(&marks()));
-        assert!(seen.is_good("c", at(44), None));
-        assert!(!seen.is_good("c", at(45), None), "due");
-        assert!(!seen.is_good("other hosts", at(44), None));
-        assert!(!seen.is_good("c", at(44), Some(at(1))), "newer ones are wished for");
+        let hosts = ["a.example", "b.example"];
+        assert!(seen.is_good("c", hosts, at(44), None));
+        assert!(!seen.is_good("c", hosts, at(45), None), "due");
+        assert!(!seen.is_good("other hosts", hosts, at(44), None));
+        assert!(!seen.is_good("c", hosts, at(44), Some(at(1))), "newer ones are wished for");
+        assert!(!seen.is_good("c", ["a.example", "c.example"], at(44), None), "one is still to be had");
         assert!(
             !seen.holds(&Marks { tokens: TokenLives::of([("a.example", life(100), "r")]), ..marks() }),
             "one of several tokens was renewed"

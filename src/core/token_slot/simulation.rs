@@ -163,7 +163,7 @@ impl World {
         let now = self.moment();
         let slot = &self.replicas[self.leader];
         let young = slot.token().is_none() || !slot.is_due(now);
-        let is_good = |secret: &KeptSecret| young && secret.seen.is_good("content", now.wall, None);
+        let is_good = |secret: &KeptSecret| young && secret.seen.is_good("content", ["host"], now.wall, None);
         if !self.secret.as_ref().is_some_and(is_good) {
             if slot.step(now) == Step::Fetch {
                 self.ask(now);
