@@ -18,8 +18,8 @@ use super::refusals::{is_terminating, secret_refused};
 use super::{Applied, is_conflict, is_not_found, words};
 use crate::api::OWNER_UID;
 use crate::core::pull_secret::{
-    CREATED, Change, DOCKER_CONFIG_KEY, DOCKER_CONFIG_TYPE, Entries, MANAGER, MERGED, Marks, Note, SecretOwner, Seen,
-    merge, note_key, noted, unmerge,
+    CREATED, Change, DOCKER_CONFIG_KEY, DOCKER_CONFIG_TYPE, Entries, Integrity, MANAGER, MERGED, Marks, Note,
+    SecretOwner, Seen, merge, note_key, noted, unmerge,
 };
 use crate::core::reason::{Problem, Reason};
 
@@ -54,7 +54,7 @@ impl MergedSecrets {
             uid: uid.clone(),
             owner_uid: owner_uid.to_owned(),
             marks: Some(note.marks),
-            intact,
+            integrity: if intact { Integrity::Whole } else { Integrity::Edited },
         };
         if self.is_known(owner_uid, &uid, meta.resource_version.as_deref()) {
             return Ok(Some(seen(note, true)));

@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use super::refusals::{is_terminating, secret_refused};
 use super::{is_conflict, is_not_found};
 use crate::api::OWNER_UID;
-use crate::core::pull_secret::{Marks, Seen, secret_manager, writes_data};
+use crate::core::pull_secret::{FIELDS, Fields, Marks, Seen, secret_manager, writes_data};
 use crate::core::reason::{Problem, Reason};
 use crate::core::token::Secret;
 
@@ -88,7 +88,8 @@ impl SecretWriter {
         labels.insert(OWNER_UID.to_owned(), marks.owner.uid.clone());
         let mut annotations = self.annotations.clone();
         annotations.extend(marks.annotations());
-        let object = json!({
+        annotations.insert(FIELDS.to_owned(), String::new());
+        let mut object = json!({
             "apiVersion": "v1",
             "kind": "Secret",
             "metadata": {
@@ -102,6 +103,7 @@ impl SecretWriter {
             "type": data.type_,
             "data": data.encoded(),
         });
+        object["metadata"]["annotations"][FIELDS] = json!(Fields::of(&object).digest());
         let params = PatchParams { force: there.is_some(), ..PatchParams::apply(&secret_manager(&marks.owner.uid)) };
         // The answer is asked for as metadata: the data needn't come back.
         match self.api(namespace).patch_metadata(&self.name, &params, &Patch::Apply(object)).await {

@@ -64,7 +64,7 @@ impl Served {
     /// A namespace for which nothing can be had just now, because of `failures`: it is served by what is `there`.
     pub fn keep(&mut self, namespace: &str, there: Option<&Seen>, failures: &[Problem]) {
         self.ready.extend(there.and_then(|seen| Some((namespace.to_owned(), seen.marks.clone()?))));
-        if !there.is_some_and(|seen| seen.intact) || !self.ready.contains_key(namespace) {
+        if !there.is_some_and(Seen::is_intact) || !self.ready.contains_key(namespace) {
             let problem = gather(failures).unwrap_or_else(|| Problem::new(Reason::Transient, "no token yet"));
             self.fail(namespace.to_owned(), problem);
         }

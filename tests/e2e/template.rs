@@ -5,7 +5,7 @@ use std::path::Path;
 
 use ecr_operator::api::EcrPullSecret;
 use k8s_openapi::api::core::v1::Secret;
-use kube::api::Api;
+use kube::api::{Api, Patch, PatchParams};
 use serde_json::{Value, json};
 
 use crate::support::world::World;
@@ -115,4 +115,46 @@ async fn a_secret_that_can_be_renewed_no_more_is_not_called_ready() {
     assert!(status.conditions[0].message.contains("means 2"), "{:?}", status.conditions);
     assert!(status.expires_at.is_some(), "what is there goes on ageing");
     assert_eq!(world.api::<Secret>().get("pull").await.unwrap(), before);
+}
+
+#[tokio::test]
+async fn whatever_is_changed_or_taken_off_is_put_back_without_asking_aws() {
+    let world = World::new("template-stripped").await;
+    let template =
+        json!({"data": {"p": "{password}", "u": "{username}"}, "labels": {"a": "b"}, "annotations": {"c": "d"}});
+    world.pull_secret("pull", json!({"format": "Template", "secretTemplate": template})).await;
+    world.pull_secret_says("pull", "True", "Ready").await;
+    let secrets: Api<Secret> = world.api();
+    let first = secrets.get("pull").await.unwrap();
+    let essence = |secret: &Secret| {
+        let meta = secret.metadata.clone();
+        (secret.data.clone(), meta.labels, meta.annotations, meta.owner_references, meta.uid)
+    };
+    for edit in [
+        json!([{"op": "remove", "path": "/metadata/labels/a"}]),
+        json!([{"op": "replace", "path": "/metadata/labels/a", "value": "c"}]),
+        json!([{"op": "remove", "path": "/metadata/annotations/c"}]),
+        json!([{"op": "replace", "path": "/metadata/annotations/c", "value": "e"}]),
+        json!([{"op": "remove", "path": "/metadata/ownerReferences"}]),
+        json!([{"op": "replace", "path": "/metadata/ownerReferences/0/controller", "value": false}]),
+        json!([{"op": "remove", "path": "/data/u"}]),
+        json!([{"op": "remove", "path": "/metadata/annotations/ecr-operator.dev~1fields"}]),
+    ] {
+        let patch = Patch::<Secret>::Json(serde_json::from_value(edit.clone()).unwrap());
+        let edited = secrets.patch("pull", &PatchParams::default(), &patch).await.unwrap();
+        assert_ne!(essence(&edited), essence(&first), "{edit}");
+        world.until(&secrets, "pull", &format!("as before {edit}"), |secret| essence(secret) == essence(&first)).await;
+    }
+    world.pull_secret_says("pull", "True", "Ready").await;
+    let before = secrets.get("pull").await.unwrap();
+    world
+        .pull_secret("pull", json!({"format": "Template", "secretTemplate": template, "restartStuckPods": false}))
+        .await;
+    world.pull_secret_says("pull", "True", "Ready").await;
+    assert_eq!(
+        secrets.get("pull").await.unwrap().metadata.managed_fields,
+        before.metadata.managed_fields,
+        "left alone"
+    );
+    assert_eq!(world.ecr.calls_of("GetAuthorizationToken").len(), 1, "all from the token at hand");
 }

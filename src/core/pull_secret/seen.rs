@@ -4,11 +4,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use jiff::Timestamp;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::{FieldsV1, ManagedFieldsEntry, ObjectMeta};
-use serde_json::json;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
 use crate::api::{EXPIRES_AT, OWNER_KIND, OWNER_NAME, OWNER_NAMESPACE, OWNER_UID};
-use crate::core::pull_secret::secret_manager;
+use crate::core::pull_secret::{Integrity, secret_manager};
 use crate::core::token::Life;
 
 const ISSUED_AT: &str = "ecr-operator.dev/issued-at";
@@ -172,8 +171,8 @@ pub struct Seen {
     pub owner_uid: String,
     /// The marks, if they are whole.
     pub marks: Option<Marks>,
-    /// Whether nobody else has written what we wrote.
-    pub intact: bool,
+    /// How much is left of what we wrote.
+    pub integrity: Integrity,
 }
 
 impl Seen {
@@ -182,10 +181,14 @@ impl Seen {
     #[must_use]
     pub fn read(meta: &ObjectMeta) -> Option<Self> {
         let owner_uid = meta.labels.as_ref()?.get(OWNER_UID)?.clone();
-        let fields = meta.managed_fields.as_deref().unwrap_or_default();
-        let manager = secret_manager(&owner_uid);
-        fields.iter().any(|entry| is_by(entry, &manager)).then_some(())?;
-        Some(Self { uid: meta.uid.clone()?, marks: Marks::read(meta), intact: is_intact(fields, &manager), owner_uid })
+        let integrity = Integrity::of(meta, &secret_manager(&owner_uid))?;
+        Some(Self { uid: meta.uid.clone()?, marks: Marks::read(meta), integrity, owner_uid })
+    }
+
+    /// Whether what it holds is what we put in.
+    #[must_use]
+    pub fn is_intact(&self) -> bool {
+        self.integrity > Integrity::Edited
     }
 
     /// Whether it needs neither new tokens nor repair at `now`, and has one for each of `hosts`, issued at `since` or later.
@@ -203,7 +206,7 @@ impl Seen {
                 && marks.refresh_at > now
                 && since.is_none_or(|since| marks.life.issued_at >= since)
         };
-        self.intact && self.marks.as_ref().is_some_and(is_good)
+        self.integrity == Integrity::Whole && self.marks.as_ref().is_some_and(is_good)
     }
 
     /// Whether it is better left as it is than overwritten with `offered`: because it holds a token that works for a while
@@ -212,7 +215,7 @@ impl Seen {
     /// in it may do something else than it now should.
     #[must_use]
     pub fn outlasts(&self, offered: &Marks, complete: bool, now: Timestamp) -> bool {
-        let Some(marks) = self.marks.as_ref().filter(|_| self.intact) else {
+        let Some(marks) = self.marks.as_ref().filter(|_| self.is_intact()) else {
             return false;
         };
         let pairs = || offered.tokens.all().map(|token| (marks.tokens.token(token.host), token));
@@ -231,7 +234,7 @@ impl Seen {
     /// Whether writing `marks` would change nothing.
     #[must_use]
     pub fn holds(&self, marks: &Marks) -> bool {
-        self.intact && self.marks.as_ref() == Some(marks)
+        self.integrity == Integrity::Whole && self.marks.as_ref() == Some(marks)
     }
 }
 
@@ -241,41 +244,13 @@ pub fn prune(meta: &mut ObjectMeta) {
         meta.managed_fields = None;
         return;
     };
-    let data = || Some(FieldsV1(json!({"f:data": {}})));
-    let entry = |manager: String, fields_v1| ManagedFieldsEntry {
-        manager: Some(manager),
-        operation: Some("Apply".to_owned()),
-        fields_v1,
-        ..ManagedFieldsEntry::default()
-    };
-    let ours = entry(secret_manager(&seen.owner_uid), if seen.intact { data() } else { None });
-    meta.managed_fields = Some(vec![ours]);
-}
-
-fn is_by(entry: &ManagedFieldsEntry, manager: &str) -> bool {
-    entry.manager.as_deref() == Some(manager) && entry.operation.as_deref() == Some("Apply")
-}
-
-/// Whether the entry's manager wrote a Secret's data.
-#[must_use]
-pub fn writes_data(entry: &ManagedFieldsEntry) -> bool {
-    entry.fields_v1.as_ref().is_some_and(|fields| fields.0.get("f:data").is_some())
-}
-
-/// The API server notes who wrote which field last. Data is still ours alone if our apply lists it and nobody else does;
-/// an edit of a single byte moves it to the editor. So do edits of our annotations.
-fn is_intact(fields: &[ManagedFieldsEntry], manager: &str) -> bool {
-    let writes_marks = |entry: &ManagedFieldsEntry| {
-        let annotations = entry.fields_v1.as_ref().and_then(|fields| fields.0.pointer("/f:metadata/f:annotations"));
-        let keys = annotations.and_then(serde_json::Value::as_object);
-        keys.is_some_and(|keys| keys.keys().any(|key| key.starts_with("f:ecr-operator.dev/")))
-    };
-    fields.iter().any(|entry| is_by(entry, manager) && writes_data(entry))
-        && !fields.iter().any(|entry| !is_by(entry, manager) && (writes_data(entry) || writes_marks(entry)))
+    meta.managed_fields = Some(vec![seen.integrity.entry(meta, secret_manager(&seen.owner_uid))]);
 }
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
 
     fn at(second: i64) -> Timestamp {
@@ -301,35 +276,31 @@ mod tests {
         }
     }
 
-    fn written(by: &[(&str, &str, serde_json::Value)]) -> ObjectMeta {
-        let fields = by.iter().map(|(manager, operation, fields)| {
-            serde_json::from_value(json!({"manager": manager, "operation": operation, "fieldsV1": fields})).unwrap()
-        });
+    /// With nobody's hand on it but ours.
+    fn written() -> ObjectMeta {
+        let by = |manager| json!([{"manager": manager, "operation": "Apply", "fieldsV1": {"f:data": {}}}]);
         ObjectMeta {
             uid: Some("s".into()),
             labels: Some([(OWNER_UID.to_owned(), "u".to_owned())].into()),
             annotations: Some(marks().annotations()),
-            managed_fields: Some(fields.collect()),
+            managed_fields: serde_json::from_value(by("ecr-operator/u")).unwrap(),
             ..ObjectMeta::default()
         }
     }
 
-    const MANAGER: &str = "ecr-operator/u";
-
-    fn data() -> serde_json::Value {
-        json!({"f:data": {"f:.dockerconfigjson": {}}})
+    fn whole() -> Seen {
+        Seen { integrity: Integrity::Whole, ..Seen::read(&written()).unwrap() }
     }
 
     #[test]
     fn a_secret_tells_the_end_of_each_of_its_tokens() {
-        let lives = Seen::read(&written(&[(MANAGER, "Apply", data())])).unwrap().marks.unwrap().tokens;
+        let lives = whole().marks.unwrap().tokens;
         assert_eq!(["a.example", "b.example", "a"].map(|host| lives.end(host)), [Some(at(100)), Some(at(200)), None]);
     }
 
     #[test]
     fn marks_that_were_written_are_read_back() {
-        let seen = Seen::read(&written(&[(MANAGER, "Apply", data())])).unwrap();
-        assert!(seen.intact);
+        let seen = whole();
         assert!(seen.holds(&marks()));
         let hosts = ["a.example", "b.example"];
         assert!(seen.is_good("c", hosts, at(44), None));
@@ -354,7 +325,7 @@ mod tests {
     #[test]
     fn a_secret_is_kept_for_what_only_it_holds_and_never_for_rights_that_changed() {
         let life = |from, until| Life { issued_at: at(from), expires_at: at(until) };
-        let seen = Seen::read(&written(&[(MANAGER, "Apply", data())])).unwrap();
+        let seen = whole();
         let offer = |content: &str, tokens: &[(&'static str, Life, &'static str)]| Marks {
             content: content.into(),
             tokens: TokenLives::of(tokens.iter().copied()),
@@ -377,31 +348,24 @@ mod tests {
     }
 
     #[test]
-    fn an_edit_by_anybody_is_seen_without_reading_the_data() {
-        let label = json!({"f:metadata": {"f:labels": {"f:theirs": {}}}});
-        let mark = json!({"f:metadata": {"f:annotations": {"f:ecr-operator.dev/expires-at": {}}}});
-        let ours = (MANAGER, "Apply", data());
-        for (others, intact) in [
-            (vec![ours.clone(), ("kubectl-label", "Update", label)], true),
-            (vec![ours.clone(), ("kubectl-annotate", "Update", mark)], false),
-            (vec![(MANAGER, "Apply", json!({})), ("kubectl-edit", "Update", data())], false),
-            (vec![ours.clone(), ("other", "Apply", data())], false),
-            (vec![ours, (MANAGER, "Update", data())], false),
-        ] {
-            let mut meta = written(&others);
-            assert_eq!(Seen::read(&meta).unwrap().intact, intact, "{others:?}");
-            prune(&mut meta);
-            assert_eq!(Seen::read(&meta).unwrap().intact, intact, "pruned: {others:?}");
-        }
+    fn a_secret_that_lost_a_label_is_written_again_and_loses_no_token_by_it() {
+        let stripped = Seen { integrity: Integrity::Stripped, ..whole() };
+        assert!(!stripped.is_good("c", ["a.example", "b.example"], at(44), None) && !stripped.holds(&marks()));
+        let part = Marks { tokens: TokenLives::of([("a.example", life(100), "r")]), ..marks() };
+        assert!(stripped.outlasts(&part, false, at(44)), "the token for b.example is only there");
     }
 
     #[test]
     fn a_copy_that_somebody_made_is_not_ours_whatever_its_label_says() {
-        for others in [vec![], vec![("kubectl", "Update", data())], vec![("ecr-operator/another", "Apply", data())]] {
-            let mut meta = written(&others);
+        for (manager, operation) in
+            [("kubectl", "Update"), ("ecr-operator/another", "Apply"), ("ecr-operator/u", "Update")]
+        {
+            let mut meta = written();
+            let entry = json!([{"manager": manager, "operation": operation, "fieldsV1": {"f:data": {}}}]);
+            meta.managed_fields = serde_json::from_value(entry).unwrap();
             assert_eq!(Seen::read(&meta), None);
             prune(&mut meta);
-            assert_eq!(Seen::read(&meta), None);
+            assert_eq!((Seen::read(&meta), meta.managed_fields), (None, None));
         }
     }
 }

@@ -7,7 +7,7 @@ use base64::prelude::BASE64_STANDARD;
 use proptest::prelude::*;
 
 use super::*;
-use crate::core::pull_secret::{Marks, SecretOwner, Seen, TokenLives};
+use crate::core::pull_secret::{Integrity, Marks, SecretOwner, Seen, TokenLives};
 
 const MINUTE: i64 = 60;
 const HOUR: i64 = 3_600;
@@ -136,7 +136,7 @@ impl World {
                 self.pass();
             }
             Happens::SecretIsEdited => {
-                self.secret.iter_mut().for_each(|secret| secret.seen.intact = false);
+                self.secret.iter_mut().for_each(|secret| secret.seen.integrity = Integrity::Edited);
                 self.pass();
             }
         }
@@ -209,13 +209,14 @@ impl World {
             return;
         }
         let number = token.password.expose().parse().expect("never empty");
-        let before = self.secret.as_ref().filter(|secret| secret.seen.intact && self.tokens[&secret.number] > self.now);
+        let before =
+            self.secret.as_ref().filter(|secret| secret.seen.is_intact() && self.tokens[&secret.number] > self.now);
         // Of two tokens, the clock tells the newer one unless it was set in between.
         let set_between = |before: &KeptSecret| self.clock_set.iter().any(|set| number < *set && *set <= before.number);
         let as_old = |before: &KeptSecret| self.tokens[&number] >= self.tokens[&before.number];
         let kept = before.is_none_or(|before| as_old(before) || set_between(before));
         assert!(kept, "a valid token gives way to an older one");
-        let seen = Seen { uid: "s".into(), owner_uid: "u".into(), marks: Some(marks), intact: true };
+        let seen = Seen { uid: "s".into(), owner_uid: "u".into(), marks: Some(marks), integrity: Integrity::Whole };
         self.secret = Some(KeptSecret { seen, number });
     }
 
