@@ -7,6 +7,7 @@ use std::sync::{Mutex, PoisonError};
 
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
+use futures::StreamExt;
 use k8s_openapi::api::core::v1::Secret as KubeSecret;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams, Preconditions};
@@ -15,7 +16,7 @@ use kube::{Api, Client, ResourceExt};
 use serde_json::{Value, json};
 
 use super::refusals::{is_terminating, secret_refused};
-use super::{Applied, is_conflict, is_not_found, words};
+use super::{Applied, CONCURRENT_WRITES, in_time, is_conflict, is_not_found, words};
 use crate::api::OWNER_UID;
 use crate::core::pull_secret::{
     CREATED, Change, DOCKER_CONFIG_KEY, DOCKER_CONFIG_TYPE, Entries, Integrity, MANAGER, MERGED, Marks, Note,
@@ -42,14 +43,10 @@ impl MergedSecrets {
     }
 
     /// What is in the Secret of the pull secret `owner_uid`; `None` where it noted nothing on it. It is read only if it
-    /// changed since it was last looked at.
-    ///
-    /// # Errors
-    /// Where it can't be read.
-    pub async fn seen(&self, meta: &ObjectMeta, owner_uid: &str) -> Result<Option<Seen>, Problem> {
-        let (Some(note), Some(uid)) = (Note::read(meta, owner_uid), meta.uid.clone()) else {
-            return Ok(None);
-        };
+    /// changed since it was last looked at. One that can't be read is taken for edited: whoever then writes it reads it
+    /// again, and learns why.
+    pub async fn seen(&self, meta: &ObjectMeta, owner_uid: &str) -> Option<Seen> {
+        let (note, uid) = (Note::read(meta, owner_uid)?, meta.uid.clone()?);
         let seen = |note: Note, intact| Seen {
             uid: uid.clone(),
             owner_uid: owner_uid.to_owned(),
@@ -57,26 +54,25 @@ impl MergedSecrets {
             integrity: if intact { Integrity::Whole } else { Integrity::Edited },
         };
         if self.is_known(owner_uid, &uid, meta.resource_version.as_deref()) {
-            return Ok(Some(seen(note, true)));
+            return Some(seen(note, true));
         }
         let (name, namespace) = (meta.name.clone().unwrap_or_default(), meta.namespace.clone().unwrap_or_default());
-        let read = self.api(&namespace).get_opt(&name).await.map_err(|error| secret_refused(&name, &error))?;
-        let Some((secret, note)) =
-            read.and_then(|secret| Note::read(&secret.metadata, owner_uid).map(|note| (secret, note)))
-        else {
-            return Ok(None);
+        let Ok(secret) = self.api(&namespace).get_opt(&name).await else {
+            return Some(seen(note, false));
         };
+        let secret = secret?;
+        let note = Note::read(&secret.metadata, owner_uid)?;
         let intact = note.is_true_of(&secret);
         if intact {
             self.remember(owner_uid, &uid, secret.resource_version());
         }
-        Ok(Some(seen(note, intact)))
+        Some(seen(note, intact))
     }
 
     /// Puts `entries` in, beside those of others. `is_ours` tells which UIDs are those of pull secrets.
     ///
     /// # Errors
-    /// Why they aren't in it.
+    /// Why none of them is in it.
     pub async fn put(
         &self,
         (namespace, name): (&str, &str),
@@ -88,16 +84,21 @@ impl MergedSecrets {
         for _ in 0..TRIES {
             let there = api.get_opt(name).await.map_err(|error| secret_refused(name, &error))?;
             let base = there.clone().unwrap_or_else(|| empty(namespace, name));
-            let Some(change) = merge(&base, marks, entries, &is_ours)? else {
-                self.remember(&marks.owner.uid, &base.uid().unwrap_or_default(), base.resource_version());
-                return Ok(Applied::Done);
+            let merged = merge(&base, marks, entries, &is_ours)?;
+            let done = match merged.left_out {
+                None => Applied::Done,
+                Some(problem) => Applied::Partly(Box::new(merged.marks), problem),
             };
-            match self.write(&api, there.as_ref(), &base, &marks.owner.uid, change).await {
+            let Some(change) = merged.change else {
+                self.remember(&marks.owner.uid, &base.uid().unwrap_or_default(), base.resource_version());
+                return Ok(done);
+            };
+            match in_time(self.write(&api, there.as_ref(), &base, &marks.owner.uid, change)).await {
                 Ok(Some(now)) => {
                     self.remember(&marks.owner.uid, &now.uid().unwrap_or_default(), now.resource_version());
-                    return Ok(Applied::Done);
+                    return Ok(done);
                 }
-                Ok(None) => return Ok(Applied::Done),
+                Ok(None) => return Ok(done),
                 Err(error) if is_terminating(&error) => return Ok(Applied::Terminating),
                 Err(error) if is_conflict(&error) || is_not_found(&error) => {}
                 Err(error) => return Err(secret_refused(name, &error)),
@@ -122,7 +123,7 @@ impl MergedSecrets {
         loop {
             let Some(secret) = api.get_opt(name).await? else { return Ok(()) };
             let Some(change) = unmerge(&secret, owner_uid, &is_ours) else { return Ok(()) };
-            match self.write(&api, Some(&secret), &secret, owner_uid, change).await {
+            match in_time(self.write(&api, Some(&secret), &secret, owner_uid, change)).await {
                 Ok(_) => return Ok(()),
                 Err(error) if (is_conflict(&error) || is_not_found(&error)) && tries.next().is_some() => {}
                 Err(error) => return Err(error),
@@ -137,6 +138,7 @@ impl MergedSecrets {
             Some(namespace) => self.api(namespace),
             None => Api::all(self.client.clone()),
         };
+        let is_ours = &is_ours;
         let mut page = ListParams::default().labels(&format!("{OWNER_UID}={MERGED}")).limit(500);
         let mut left = Vec::new();
         loop {
@@ -147,13 +149,15 @@ impl MergedSecrets {
                     return left;
                 }
             };
-            for secret in list.items.iter().filter(|secret| noted(&secret.metadata).any(|uid| uid == owner.uid)) {
-                let namespace = secret.namespace().unwrap_or_default();
-                let name = secret.name_any();
-                if let Err(error) = self.take_out((&namespace, &name), &owner.uid, &is_ours).await {
-                    left.push(format!("Secret {namespace}/{name}: {}", words(&error)));
-                }
-            }
+            let marked = list.items.iter().filter(|secret| noted(&secret.metadata).any(|uid| uid == owner.uid));
+            let writes = marked.map(|secret| async move {
+                let (namespace, name) = (secret.namespace().unwrap_or_default(), secret.name_any());
+                let error = self.take_out((&namespace, &name), &owner.uid, is_ours).await.err()?;
+                Some(format!("Secret {namespace}/{name}: {}", words(&error)))
+            });
+            let writes: Vec<_> = writes.collect();
+            let refused: Vec<_> = futures::stream::iter(writes).buffered(CONCURRENT_WRITES).collect().await;
+            left.extend(refused.into_iter().flatten());
             match list.metadata.continue_.filter(|token| !token.is_empty()) {
                 Some(token) => page = page.continue_token(&token),
                 None => return left,

@@ -25,7 +25,7 @@ pub use secrets::{Applied, Data, SecretWriter, foreign};
 pub use service_account_token::ServiceAccountToken;
 pub use service_accounts::{ServiceAccounts, Wish, is_marked};
 pub use stores::{Change, Gone, Relevant, watch, watch_metadata};
-pub use writes::{Statuses, set_finalizer};
+pub use writes::{CONCURRENT_WRITES, Statuses, in_time, set_finalizer};
 
 /// Whether the API server says that the object isn't there.
 #[must_use]

@@ -11,7 +11,7 @@ use kube::{Api, Client, ResourceExt};
 use serde_json::{Value, json};
 
 use super::refusals::{is_terminating, secret_refused};
-use super::{is_conflict, is_not_found};
+use super::{in_time, is_conflict, is_not_found};
 use crate::api::OWNER_UID;
 use crate::core::pull_secret::{FIELDS, Fields, Marks, Seen, secret_manager, writes_data};
 use crate::core::reason::{Problem, Reason};
@@ -51,6 +51,8 @@ impl Data {
 pub enum Applied {
     /// It is there.
     Done,
+    /// So much of it is there, and why no more.
+    Partly(Box<Marks>, Problem),
     /// The namespace is going away.
     Terminating,
 }
@@ -106,11 +108,12 @@ impl SecretWriter {
         object["metadata"]["annotations"][FIELDS] = json!(Fields::of(&object).digest());
         let params = PatchParams { force: there.is_some(), ..PatchParams::apply(&secret_manager(&marks.owner.uid)) };
         // The answer is asked for as metadata: the data needn't come back.
-        match self.api(namespace).patch_metadata(&self.name, &params, &Patch::Apply(object)).await {
+        let api = self.api(namespace);
+        match in_time(api.patch_metadata(&self.name, &params, &Patch::Apply(object))).await {
             // Identical bytes don't conflict: then only the answer tells that somebody else had written them.
             Ok(now) if there.is_none() && has_another_writer(&now, &marks.owner.uid) => {
                 let nothing = json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": self.name, "namespace": namespace}});
-                let undone = self.api(namespace).patch_metadata(&self.name, &params, &Patch::Apply(nothing)).await;
+                let undone = api.patch_metadata(&self.name, &params, &Patch::Apply(nothing)).await;
                 undone.map_err(|error| secret_refused(&self.name, &error))?;
                 Err(foreign(&self.name, "somebody else wrote the same"))
             }
@@ -139,7 +142,7 @@ impl SecretWriter {
     pub async fn remove(&self, namespace: &str, name: &str, uid: &str) -> Result<(), kube::Error> {
         let precondition = Preconditions { uid: Some(uid.to_owned()), resource_version: None };
         let params = DeleteParams { preconditions: Some(precondition), ..DeleteParams::default() };
-        match self.api(namespace).delete(name, &params).await {
+        match in_time(self.api(namespace).delete(name, &params)).await {
             Ok(_) => Ok(()),
             Err(error) if is_not_found(&error) || is_conflict(&error) => Ok(()),
             Err(error) => Err(error),

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::fmt::Debug;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
 
 use kube::api::{Patch, PatchParams};
 use kube::{Api, Resource, ResourceExt};
@@ -13,6 +14,21 @@ use serde_json::{Value, json};
 
 use crate::api::FINALIZER;
 use crate::core::pull_secret::MANAGER;
+
+/// Writes to the API server under way at once, for one object.
+pub const CONCURRENT_WRITES: usize = 16;
+
+/// For one write into a namespace, which others wait for: an admission webhook has ten seconds unless it asks for more.
+const WRITE: Duration = Duration::from_secs(12);
+
+/// What `write` comes to, unless that takes too long.
+///
+/// # Errors
+/// Its own, or that no answer came.
+pub async fn in_time<T>(write: impl Future<Output = Result<T, kube::Error>>) -> Result<T, kube::Error> {
+    let late = |_| kube::Error::Service(format!("no answer within {WRITE:?}; an admission webhook may be slow").into());
+    tokio::time::timeout(WRITE, write).await.map_err(late)?
+}
 
 /// Puts our finalizer on or takes it off, if it isn't so already. Guarded by the resourceVersion: of two writers one
 /// starts anew. Returns the object as it then is.

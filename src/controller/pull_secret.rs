@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures::{StreamExt, TryStreamExt};
+use futures::StreamExt;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{ObjectReference, Secret as KubeSecret};
 use kube::ResourceExt;
@@ -12,7 +12,7 @@ use kube::core::PartialObjectMeta;
 use kube::runtime::controller::Action;
 
 use crate::api::{FINALIZER, MergePolicy, OWNER_UID};
-use crate::cluster::{SecretWriter, is_conflict, is_not_found, set_finalizer, words};
+use crate::cluster::{CONCURRENT_WRITES, SecretWriter, is_conflict, is_not_found, set_finalizer, words};
 use crate::controller::annotations::{asks_anew, is_suspended, suspended};
 use crate::controller::context::Context;
 use crate::controller::pull_secret_kind::PullSecret;
@@ -61,7 +61,7 @@ pub async fn reconcile<K: PullSecret>(object: Arc<K>, context: Arc<Context>) -> 
 async fn pass<K: PullSecret>(object: &K, context: &Context) -> Result<(Desired, Served), Stop> {
     let desired = desired(object, context).await?;
     make_durable(object, context).await?;
-    let seen = seen(object, context).await?;
+    let seen = seen(object, context).await;
     let there = |namespace: &str| seen.get(&(namespace.to_owned(), desired.name.clone()));
 
     let now = Timestamp::now();
@@ -164,7 +164,7 @@ fn merges<K: PullSecret>(object: &K) -> bool {
 /// The Secrets that were written for this object, by namespace and name: of its own namespace alone, if it has one. Those
 /// that are shared are read where they changed since they were last looked at: their `managedFields` can't tell who wrote
 /// which entry.
-async fn seen<K: PullSecret>(object: &K, context: &Context) -> Result<Secrets, Problem> {
+async fn seen<K: PullSecret>(object: &K, context: &Context) -> Secrets {
     let owner = object.owner();
     let label = if merges(object) { MERGED } else { &owner.uid };
     let marked = context.stores.secrets.state().into_iter().filter(|secret| {
@@ -173,16 +173,16 @@ async fn seen<K: PullSecret>(object: &K, context: &Context) -> Result<Secrets, P
     });
     let key = |secret: &KubeSecretMeta| (secret.metadata.namespace.clone().unwrap_or_default(), secret.name_any());
     if !merges(object) {
-        return Ok(marked.filter_map(|secret| Some((key(&secret), Seen::read(&secret.metadata)?))).collect());
+        return marked.filter_map(|secret| Some((key(&secret), Seen::read(&secret.metadata)?))).collect();
     }
     let ours = marked.filter(|secret| noted(&secret.metadata).any(|uid| uid == owner.uid));
     let uid = &owner.uid;
     let looks = ours.map(|secret| async move {
-        let seen = context.merged_secrets.seen(&secret.metadata, uid).await?;
-        Ok(seen.map(|seen| (key(&secret), seen)))
+        let seen = context.merged_secrets.seen(&secret.metadata, uid).await;
+        seen.map(|seen| (key(&secret), seen))
     });
-    let found: Vec<_> = futures::stream::iter(looks).buffer_unordered(CONCURRENT_READS).try_collect().await?;
-    Ok(found.into_iter().flatten().collect())
+    let found: Vec<_> = futures::stream::iter(looks).buffer_unordered(CONCURRENT_READS).collect().await;
+    found.into_iter().flatten().collect()
 }
 
 /// What bears our label and is no longer wanted: another name, a namespace that was deselected or lost its right.
@@ -200,23 +200,26 @@ async fn remove_unwanted<K: PullSecret>(
             name != &desired.name && !served.ready.contains_key(namespace) && desired.allowed.contains_key(namespace);
         (name == &desired.name && desired.allowed.contains_key(namespace)) || frozen || renaming
     };
-    let unwanted: Vec<_> = seen.iter().filter(|((namespace, name), _)| !kept(namespace, name)).collect();
-    let writer = SecretWriter::new(
+    let unwanted = seen.iter().filter(|((namespace, name), _)| !kept(namespace, name));
+    let writer = &SecretWriter::new(
         context.client.clone(),
         desired.name.clone(),
         object.owner_reference(),
         BTreeMap::new(),
         BTreeMap::new(),
     );
-    for ((namespace, name), seen) in unwanted {
+    let removals = unwanted.map(|((namespace, name), seen)| async move {
         let removed = if merges(object) {
             let is_ours = |uid: &str| context.stores.is_pull_secret(uid);
             context.merged_secrets.take_out((namespace, name), &seen.owner_uid, is_ours).await
         } else {
             writer.remove(namespace, name, &seen.uid).await
         };
-        if let Err(error) = removed {
-            served.fail(namespace.clone(), Problem::new(Reason::Transient, words(&error)));
-        }
+        Some((namespace, removed.err()?))
+    });
+    let removals: Vec<_> = removals.collect();
+    let refused: Vec<_> = futures::stream::iter(removals).buffer_unordered(CONCURRENT_WRITES).collect().await;
+    for (namespace, error) in refused.into_iter().flatten() {
+        served.fail(namespace.clone(), Problem::new(Reason::Transient, words(&error)));
     }
 }

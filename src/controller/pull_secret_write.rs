@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use kube::runtime::reflector::ObjectRef;
 
 use crate::api::{MergePolicy, SecretFormat};
-use crate::cluster::{Applied, Data, SecretWriter, foreign};
+use crate::cluster::{Applied, CONCURRENT_WRITES, Data, SecretWriter, foreign};
 use crate::controller::context::Context;
 use crate::controller::pull_secret::Secrets;
 use crate::controller::pull_secret_kind::PullSecret;
@@ -21,9 +21,6 @@ use crate::core::pull_secret::{
 };
 use crate::core::reason::{Problem, Reason};
 use crate::core::token::{Token, fingerprint};
-
-/// Writes to the API server under way at once, for one object.
-const CONCURRENT_WRITES: usize = 16;
 
 /// Writes the Secrets that are `due`, each once its tokens are there, issued at `since` or later if that can be.
 ///
@@ -76,6 +73,10 @@ pub(super) async fn write<K: PullSecret>(
         while let Some((namespace, there, outcome)) = answers.next().await {
             match outcome {
                 Ok(Written::Kept(marks) | Written::Done(marks)) => drop(served.ready.insert(namespace, marks)),
+                Ok(Written::Partly(marks, problem)) => {
+                    served.ready.insert(namespace.clone(), marks);
+                    served.fail(namespace, problem);
+                }
                 Ok(Written::Terminating) => drop(served.terminating.insert(namespace)),
                 Err(problem) => served.grow_old(&namespace, there, problem),
             }
@@ -96,6 +97,8 @@ fn by_variant(due: Vec<(String, Arc<Variant>)>) -> Batches {
 
 enum Written {
     Done(Marks),
+    /// But for some of the hosts.
+    Partly(Marks, Problem),
     /// As it was.
     Kept(Marks),
     Terminating,
@@ -122,6 +125,7 @@ async fn put(
     };
     Ok(match applied {
         Applied::Done => Written::Done(contents.marks.clone()),
+        Applied::Partly(marks, problem) => Written::Partly(*marks, problem),
         Applied::Terminating => Written::Terminating,
     })
 }

@@ -43,6 +43,7 @@ mod contested;
 mod cost;
 mod examples;
 mod exports;
+mod held_up;
 mod iam;
 mod identities;
 mod leader;

@@ -211,3 +211,33 @@ async fn those_who_write_at_the_same_time_lose_nothing_and_nor_do_we() {
     };
     world.until(&secrets, "shared", "with all entries", all).await;
 }
+
+#[tokio::test]
+async fn a_host_that_others_hold_keeps_ours_in_the_same_secret_from_nothing() {
+    let world = World::new("merge-held").await;
+    world.ecr.set_token_lifetime(std::time::Duration::from_secs(6));
+    let theirs = HOST.replace("eu-west-1", "us-east-1");
+    let entry = json!({"auth": "dGhlaXJz"});
+    world.apply(&foreign(&world, &json!({"auths": {&theirs: entry}}).to_string())).await;
+    merge(&world, "pull").await;
+    world.pull_secret_says("pull", "True", "Ready").await;
+    world.register(json!({"pull": {"regions": ["us-east-1"]}})).await;
+    let told = world.pull_secret_says("pull", "False", "SecretConflict").await.status.unwrap();
+    assert!(told.conditions[0].message.contains(&theirs), "{:?}", told.conditions);
+    let secrets: Api<Secret> = world.api();
+    let auth = |secret: &Secret, host: &str| document(secret)["auths"][host]["auth"].clone();
+    let mut last = auth(&secrets.get("shared").await.unwrap(), HOST);
+    for _ in 0..2 {
+        let renewed = world.until(&secrets, "shared", "renewed", |secret: &Secret| auth(secret, HOST) != last).await;
+        assert_eq!(document(&renewed)["auths"][&theirs], entry, "left as it was");
+        last = auth(&renewed, HOST);
+    }
+    let status = world.pull_secret_says("pull", "False", "SecretConflict").await.status.unwrap();
+    let ends = |host: &str| status.registries.iter().find(|told| told.host == host).unwrap().expires_at.is_some();
+    assert_eq!((ends(HOST), ends(&theirs)), (true, false), "what is told is what is in it");
+    let mut freed = document(&secrets.get("shared").await.unwrap());
+    freed["auths"].as_object_mut().unwrap().remove(&theirs);
+    edit(&world, &freed).await;
+    world.until(&secrets, "shared", "filled", |secret: &Secret| auth(secret, &theirs).is_string()).await;
+    world.pull_secret_says("pull", "True", "Ready").await;
+}

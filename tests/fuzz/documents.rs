@@ -123,7 +123,8 @@ fn docker_configs_that_others_share() {
     fuzz("docker-config", |bytes| {
         let before = secret(bytes);
         let entries = BTreeMap::from([(HOST.to_owned(), Some(entry.clone()))]);
-        let Ok(Some(change)) = merge(&before, &marks(), &entries, |uid| uid == UID) else { return };
+        let Ok(outcome) = merge(&before, &marks(), &entries, |uid| uid == UID) else { return };
+        let Some(change) = outcome.change else { return };
         let merged = changed(before.clone(), change).unwrap();
         let written = merged.data.as_ref().unwrap()[DOCKER_CONFIG_KEY].0.clone();
         // A raw value may be deeper than anything that is looked into.
@@ -134,7 +135,7 @@ fn docker_configs_that_others_share() {
         if let Some(theirs) = content(&before, HOST) {
             assert_eq!(content(&merged, HOST), Some(theirs));
         }
-        assert!(merge(&merged, &marks(), &entries, |uid| uid == UID).unwrap().is_none());
+        assert!(merge(&merged, &marks(), &entries, |uid| uid == UID).unwrap().change.is_none());
         let left = changed(merged.clone(), unmerge(&merged, UID, |uid| uid == UID).unwrap())
             .expect("others' Secrets aren't deleted");
         assert_eq!(noted(&left.metadata).count(), 0);

@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use crate::api::OWNER_UID;
 use crate::core::pull_secret::document::{Document, entry_fingerprint};
 use crate::core::pull_secret::{DOCKER_CONFIG_KEY, DOCKER_CONFIG_TYPE, MOST_BYTES, Marks, SecretOwner, Seen};
-use crate::core::reason::{Problem, Reason};
+use crate::core::reason::{Problem, Reason, gather};
 use crate::core::token::Secret;
 
 /// Stands in the label [`OWNER_UID`] of a Secret that may have several owners.
@@ -94,17 +94,28 @@ pub enum Change {
     Delete,
 }
 
-/// What is to be changed in `secret` so that it has `entries`; `None` where it has them. `is_ours` tells which UIDs are
-/// those of pull secrets.
+/// What a merge comes to.
+#[derive(Debug)]
+pub struct Merged {
+    /// What is to be changed; `None` where all is there.
+    pub change: Option<Change>,
+    /// The marks of what is then in it.
+    pub marks: Marks,
+    /// Why some of the hosts are left to those who hold them.
+    pub left_out: Option<Problem>,
+}
+
+/// What is to be changed in `secret` so that it has `entries`, but for those that others hold. `is_ours` tells which UIDs
+/// are those of pull secrets.
 ///
 /// # Errors
-/// Where the Secret can't be shared: another type, immutable, malformed, somebody else's host, too large.
+/// Where the Secret can't be shared: another type, immutable, malformed, too large, or others hold all of the hosts.
 pub fn merge(
     secret: &KubeSecret,
     marks: &Marks,
     entries: &Entries,
     is_ours: impl Fn(&str) -> bool,
-) -> Result<Option<Change>, Problem> {
+) -> Result<Merged, Problem> {
     let name = secret.metadata.name.clone().unwrap_or_default();
     let refuse =
         |why: String| Problem::new(Reason::SecretConflict, format!("nothing was merged into the Secret {name}: {why}"));
@@ -118,15 +129,16 @@ pub fn merge(
     let before = Note::read(&secret.metadata, &marks.owner.uid);
     let mut document = Document::parse(text(secret)).map_err(|error| refuse(error.to_string()))?;
     let left = Left::by_those_who_are_gone(&secret.metadata, &marks.owner.uid, &is_ours);
-    let mut written = BTreeMap::new();
+    let (mut written, mut left_out) = (BTreeMap::new(), Vec::new());
     for (host, entry) in entries {
         let there = document.entry(host);
         let held = before.as_ref().and_then(|note| note.entries.get(host)).or_else(|| left.entries.get(host));
         if let Some(other) = holder(&secret.metadata, host, &marks.owner.uid, &is_ours) {
-            return Err(Problem::new(
+            left_out.push(Problem::new(
                 Reason::Conflict,
                 format!("the Secret {name} has its entry for {host} from {other}; take the host out of one of them"),
             ));
+            continue;
         }
         match entry {
             // No token now: whatever is there stays, and stays noted as it was.
@@ -134,9 +146,13 @@ pub fn merge(
             Some(entry) => {
                 let wanted = entry_fingerprint(entry.expose());
                 if held.is_none() && there.as_ref().is_some_and(|there| *there != wanted) {
-                    return Err(refuse(format!(
-                        "it has an entry for {host} that isn't this object's; take it out, and the operator fills it"
-                    )));
+                    left_out.push(Problem::new(
+                        Reason::SecretConflict,
+                        format!(
+                            "the Secret {name} has an entry for {host} that isn't this object's, and was left as it is; take it out, and the operator fills it"
+                        ),
+                    ));
+                    continue;
                 }
                 if there.as_ref() != Some(&wanted) {
                     document.set(host, entry);
@@ -145,15 +161,20 @@ pub fn merge(
             }
         }
     }
+    let left_out = gather(&left_out);
+    if let Some(problem) = left_out.clone().filter(|_| written.is_empty()) {
+        return Err(problem);
+    }
     for (host, fingerprint) in before.iter().flat_map(|note| &note.entries).chain(&left.entries) {
         if !entries.contains_key(host) {
             document.take_back(host, fingerprint);
         }
     }
+    let marks = Marks { tokens: marks.tokens.only(|host| written.contains_key(host)), ..marks.clone() };
     let note = Note { marks: marks.clone(), entries: written };
     let text = changed(secret, document)?;
     if text.is_none() && left.uids.is_empty() && before.as_ref() == Some(&note) && is_labelled(&secret.metadata) {
-        return Ok(None);
+        return Ok(Merged { change: None, marks, left_out });
     }
     if text.is_some() && secret.immutable == Some(true) {
         return Err(refuse("it is `immutable: true`; delete it, or use another secretName".to_owned()));
@@ -167,7 +188,8 @@ pub fn merge(
             ),
         ));
     }
-    Ok(Some(Change::Write { text, note: Some(note.render()), gone: left.uids, label: true }))
+    let change = Change::Write { text, note: Some(note.render()), gone: left.uids, label: true };
+    Ok(Merged { change: Some(change), marks, left_out })
 }
 
 /// What is to be changed in `secret` so that nothing of the pull secret is left in it; `None` where nothing is. An entry that

@@ -75,6 +75,13 @@ impl TokenLives {
         Self(lives.into_iter().map(told).collect::<Vec<_>>().join(","))
     }
 
+    /// Of some of the hosts.
+    #[must_use]
+    pub fn only(&self, of: impl Fn(&str) -> bool) -> Self {
+        let host = |entry: &&str| entry.split(' ').next().is_some_and(&of);
+        Self(self.0.split(',').filter(host).collect::<Vec<_>>().join(","))
+    }
+
     /// When the token for `host` ends; `None` where there is none.
     #[must_use]
     pub fn end(&self, host: &str) -> Option<Timestamp> {

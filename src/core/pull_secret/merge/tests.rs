@@ -57,8 +57,18 @@ fn applied(mut secret: KubeSecret, uid: &str, change: &Change) -> KubeSecret {
     secret
 }
 
+/// What `merge` changes.
+fn changes(
+    secret: &KubeSecret,
+    marks: &Marks,
+    entries: &Entries,
+    is_ours: impl Fn(&str) -> bool,
+) -> Result<Option<Change>, Problem> {
+    merge(secret, marks, entries, is_ours).map(|merged| merged.change)
+}
+
 fn merged(secret: KubeSecret, uid: &str, of: &[(&str, Option<&str>)]) -> KubeSecret {
-    let change = merge(&secret, &marks(uid), &entries(of), |_| true).unwrap().unwrap();
+    let change = changes(&secret, &marks(uid), &entries(of), |_| true).unwrap().unwrap();
     applied(secret, uid, &change)
 }
 
@@ -67,7 +77,7 @@ fn read(secret: &KubeSecret) -> Value {
 }
 
 fn refused(secret: &KubeSecret, uid: &str) -> Problem {
-    merge(secret, &marks(uid), &entries(&[(HOST, Some("ours"))]), |_| true).unwrap_err()
+    changes(secret, &marks(uid), &entries(&[(HOST, Some("ours"))]), |_| true).unwrap_err()
 }
 
 #[test]
@@ -78,7 +88,7 @@ fn our_entry_is_put_beside_those_of_others_and_taken_out_again() {
     assert_eq!(read(&with)["auths"]["example.com"]["auth"], "eHg=");
     assert!(Note::read(&with.metadata, "u").unwrap().is_true_of(&with));
     assert!(
-        merge(&with, &marks("u"), &entries(&[(HOST, Some("ours"))]), |_| true).unwrap().is_none(),
+        changes(&with, &marks("u"), &entries(&[(HOST, Some("ours"))]), |_| true).unwrap().is_none(),
         "once is enough"
     );
     let without = applied(with.clone(), "u", &unmerge(&with, "u", |_| true).unwrap());
@@ -122,15 +132,43 @@ fn a_host_that_somebody_holds_is_refused_by_name() {
     let problem = refused(&first, "u2");
     assert_eq!(problem.reason, Reason::Conflict);
     assert!(problem.message.contains("EcrPullSecret a/of-u1"), "{problem}");
-    let late = merge(&first, &marks("u2"), &entries(&[(HOST, Some("mine"))]), |uid| uid != "u1");
+    let late = changes(&first, &marks("u2"), &entries(&[(HOST, Some("mine"))]), |uid| uid != "u1");
     let late = applied(first, "u2", &late.unwrap().expect("one that is no more holds nothing"));
-    let third = merge(&late, &marks("u3"), &entries(&[(HOST, Some("third"))]), |uid| uid != "u1").unwrap_err();
+    let third = changes(&late, &marks("u3"), &entries(&[(HOST, Some("third"))]), |uid| uid != "u1").unwrap_err();
     assert!(third.message.contains("EcrPullSecret a/of-u2"), "nor does it hide one that is there: {third}");
     let marked_by_hand = secret(&json!({"auths": {HOST: {"auth": "ours"}}}).to_string());
     assert!(
         Note::read(&merged(marked_by_hand, "u", &[(HOST, Some("ours"))]).metadata, "u").is_some(),
         "the very same is ours"
     );
+}
+
+#[test]
+fn a_host_that_somebody_holds_keeps_no_other_from_being_renewed() {
+    let at = |second| Timestamp::from_second(second).unwrap();
+    let life = |from| Life { issued_at: at(from), expires_at: at(from + 100) };
+    let with = |from| {
+        let lives = ["foreign", "mine", "of-another"].map(|host| (host, life(from), "r"));
+        Marks { tokens: TokenLives::of(lives), ..marks("u") }
+    };
+    let foreign = secret(r#"{"auths":{"foreign":{"auth":"theirs"}}}"#);
+    let mut there = merged(foreign, "another", &[("of-another", Some("other"))]);
+    for (from, auth) in [(0, "first"), (50, "second")] {
+        let wanted = entries(&[("foreign", Some(auth)), ("mine", Some(auth)), ("of-another", Some(auth))]);
+        let merged = merge(&there, &with(from), &wanted, |_| true).unwrap();
+        let told = merged.left_out.unwrap();
+        assert_eq!(told.reason, Reason::SecretConflict);
+        assert!(told.message.contains("for foreign") && told.message.contains("a/of-another"), "{told}");
+        there = applied(there, "u", &merged.change.unwrap());
+        let kept = json!({"foreign": {"auth": "theirs"}, "mine": {"auth": auth}, "of-another": {"auth": "other"}});
+        assert_eq!(read(&there)["auths"], kept);
+        let note = Note::read(&there.metadata, "u").unwrap();
+        assert_eq!(note.entries.keys().collect::<Vec<_>>(), ["mine"]);
+        assert_eq!(["foreign", "mine"].map(|host| note.marks.tokens.issued(host)), [None, Some(at(from))]);
+        assert_eq!(note.marks, merged.marks);
+        let again = merge(&there, &with(from), &wanted, |_| true).unwrap();
+        assert!(again.change.is_none() && again.left_out.is_some(), "once is enough, and it is told again");
+    }
 }
 
 #[test]
@@ -153,15 +191,15 @@ fn what_those_left_who_are_no_more_goes_with_the_next_write_of_another() {
     both.data = secret(&document.to_string()).data;
 
     let wanted = entries(&[(HOST, None), ("mine", Some("e"))]);
-    let change = merge(&both, &marks("u"), &wanted, is_there).unwrap().unwrap();
+    let change = changes(&both, &marks("u"), &wanted, is_there).unwrap().unwrap();
     let now = applied(both.clone(), "u", &change);
     assert_eq!(noted(&now.metadata).collect::<Vec<_>>(), ["there", "u"]);
     let auths = read(&now)["auths"].clone();
     let kept =
         json!({"other": {"auth": "d"}, "edited": {"auth": "by somebody"}, HOST: {"auth": "c"}, "mine": {"auth": "e"}});
     assert_eq!(auths, kept, "a host that is taken over stays until there is a token for it");
-    assert!(merge(&now, &marks("u"), &wanted, is_there).unwrap().is_none(), "once is enough");
-    let taken_over = merge(&now, &marks("u"), &entries(&[(HOST, Some("f")), ("mine", Some("e"))]), is_there);
+    assert!(changes(&now, &marks("u"), &wanted, is_there).unwrap().is_none(), "once is enough");
+    let taken_over = changes(&now, &marks("u"), &entries(&[(HOST, Some("f")), ("mine", Some("e"))]), is_there);
     assert_eq!(read(&applied(now, "u", &taken_over.unwrap().unwrap()))["auths"][HOST]["auth"], "f");
 
     let without = applied(both.clone(), "there", &unmerge(&both, "there", is_there).unwrap());
@@ -251,10 +289,10 @@ proptest! {
             let change = match &wanted {
                 Some(auth) => {
                     let wanted = entries(&[(host.as_str(), auth.as_deref())]);
-                    let change = merge(&secret, &marks(&uid), &wanted, |_| true).unwrap();
+                    let change = changes(&secret, &marks(&uid), &wanted, |_| true).unwrap();
                     if let Some(change) = &change {
                         let after = applied(secret.clone(), &uid, change);
-                        prop_assert!(merge(&after, &marks(&uid), &wanted, |_| true).unwrap().is_none(), "a second time changes nothing");
+                        prop_assert!(changes(&after, &marks(&uid), &wanted, |_| true).unwrap().is_none(), "a second time changes nothing");
                     }
                     change
                 }
