@@ -7,6 +7,7 @@ use kube::runtime::WatchStreamExt;
 use kube::runtime::watcher::{self, Event, watcher};
 use kube::{Api, Client};
 
+use super::refusals::lacks_right;
 use super::{is_conflict, is_not_found};
 use crate::core::stuck_pods::StuckPod;
 
@@ -38,7 +39,7 @@ pub enum Evicted {
     Done,
     /// A disruption budget is in the way just now.
     Later,
-    /// The operator may not.
+    /// The operator has no right to it.
     Forbidden,
 }
 
@@ -75,7 +76,7 @@ impl Pods {
     /// Evicts that very pod.
     ///
     /// # Errors
-    /// Where the API server fails.
+    /// Where the API server fails, or an admission policy refuses it.
     pub async fn evict(&self, pod: &StuckPod) -> Result<Evicted, kube::Error> {
         let only = Preconditions { uid: Some(pod.uid.clone()), resource_version: None };
         let delete_options = DeleteParams { preconditions: Some(only), ..DeleteParams::default() };
@@ -84,7 +85,7 @@ impl Pods {
             Ok(_) => Ok(Evicted::Done),
             Err(error) if is_not_found(&error) || is_conflict(&error) => Ok(Evicted::Done),
             Err(kube::Error::Api(status)) if status.code == 429 => Ok(Evicted::Later),
-            Err(kube::Error::Api(status)) if status.code == 403 => Ok(Evicted::Forbidden),
+            Err(error) if lacks_right(&error) => Ok(Evicted::Forbidden),
             Err(error) => Err(error),
         }
     }

@@ -13,13 +13,18 @@ pub(super) fn is_terminating(error: &kube::Error) -> bool {
         || (status.is_not_found() && status.message.contains("namespaces"))
 }
 
+/// Whether it is for lack of a right, as authorization words it, and not that admission refuses what may be done.
+pub(super) fn lacks_right(error: &kube::Error) -> bool {
+    matches!(error, kube::Error::Api(status) if status.code == 403 && status.message.contains(" cannot "))
+}
+
 /// What a refusal of the Secret `name` means. The API server quotes no value of a Secret in its answers.
 pub(super) fn secret_refused(name: &str, error: &kube::Error) -> Problem {
     let code = if let kube::Error::Api(status) = error { status.code } else { 0 };
     let words = words(error);
     let (reason, remedy) = match code {
         403 if words.contains("exceeded quota") => (Reason::Quota, "raise the ResourceQuota of the namespace"),
-        403 if words.contains(" cannot ") => {
+        403 if lacks_right(error) => {
             (Reason::Denied, "give the operator's ServiceAccount the rights on secrets that its chart gives it")
         }
         403 => (Reason::Denied, "an admission policy of the cluster refuses it; let the operator write it"),
@@ -90,6 +95,7 @@ mod tests {
             let problem = secret_refused("pull", &error);
             assert_eq!(problem.reason, reason, "{words}");
             assert!(problem.message.contains(remedy) && problem.message.ends_with(words), "{problem}");
+            assert_eq!(lacks_right(&error), remedy == "ServiceAccount", "{words}");
         }
     }
 }

@@ -14,7 +14,7 @@ use tokio::time::{Instant, sleep_until};
 use crate::cluster::{Events, Evicted, PodNews, Pods, What};
 use crate::controller::triggers::Dependants;
 use crate::core::reason::{Problem, Reason};
-use crate::core::stuck_pods::{Decision, StuckPod, Tries, Wish, decide};
+use crate::core::stuck_pods::{Decision, Round, StuckPod, Tries, Wish, decide};
 use crate::core::token::wait;
 
 /// An eviction is a matter of the recent past for so long.
@@ -84,8 +84,9 @@ struct Task {
     accounts: Store<ServiceAccount>,
     stuck: BTreeMap<String, StuckPod>,
     tries: Tries,
-    /// When a pod of a controller was first evicted for a pull secret.
-    controllers: HashMap<(String, String), Timestamp>,
+    may_not_watch: bool,
+    /// When pods of a controller were last evicted for a pull secret.
+    controllers: HashMap<(String, String), Round>,
 }
 
 /// Watches and evicts, until the process ends.
@@ -99,8 +100,15 @@ pub async fn restart(
 ) -> &'static str {
     let mut watch: Option<BoxStream<'static, PodNews>> = None;
     let mut retry: Option<Instant> = None;
-    let mut task =
-        Task { pods, events, accounts, stuck: BTreeMap::new(), tries: Tries::default(), controllers: HashMap::new() };
+    let mut task = Task {
+        pods,
+        events,
+        accounts,
+        stuck: BTreeMap::new(),
+        tries: Tries::default(),
+        may_not_watch: false,
+        controllers: HashMap::new(),
+    };
     loop {
         let news = async {
             match &mut watch {
@@ -114,41 +122,49 @@ pub async fn restart(
                 None => std::future::pending().await,
             }
         };
-        let forbidden = tokio::select! {
+        tokio::select! {
             changed = inbox.changed.recv() => match changed {
-                Some(()) => None,
+                Some(()) => {}
                 None => return "watch of pods",
             },
-            () = again => None,
+            () = again => {}
             news = news => match news {
                 Some(news) => task.note(news),
                 None => return "watch of pods",
             },
-        };
+        }
         let all = wanted.all();
-        if all.is_empty() {
+        let may_not_evict = if all.is_empty() {
             watch = None;
-            task.stuck.clear();
-            continue;
-        }
-        if watch.is_none() {
-            watch = Some(task.pods.watch());
-        }
-        let is_refused = task.act(&all).await;
+            task.rest();
+            false
+        } else {
+            watch.get_or_insert_with(|| task.pods.watch());
+            task.act(&all).await
+        };
         retry = task.tries.next_turn().map(|at| Instant::now() + wait(Timestamp::now(), at));
-        if let Some(forbidden) = forbidden.or(is_refused.then_some(true)) {
-            let before =
-                std::mem::replace(&mut *inbox.forbidden.lock().unwrap_or_else(PoisonError::into_inner), forbidden);
-            if before != forbidden {
-                dependants.all_pull_secrets();
-            }
+        let forbidden = task.may_not_watch || may_not_evict;
+        let before = std::mem::replace(&mut *inbox.forbidden.lock().unwrap_or_else(PoisonError::into_inner), forbidden);
+        if before != forbidden {
+            dependants.all_pull_secrets();
         }
     }
 }
 
 impl Task {
-    /// Returns whether the operator may watch, where that was told.
-    fn note(&mut self, news: PodNews) -> Option<bool> {
+    /// Nobody wants anything.
+    fn rest(&mut self) {
+        self.stuck.clear();
+        self.tries = Tries::default();
+        self.may_not_watch = false;
+    }
+
+    fn note(&mut self, news: PodNews) {
+        self.may_not_watch = match news {
+            PodNews::Forbidden => true,
+            PodNews::Interrupted => self.may_not_watch,
+            PodNews::Relisting | PodNews::Listed | PodNews::Pod(_) => false,
+        };
         match news {
             PodNews::Relisting => self.stuck.clear(),
             PodNews::Listed => self.tries.forget_all_but(|uid| self.stuck.contains_key(uid)),
@@ -159,60 +175,69 @@ impl Task {
                     self.tries.forget(&uid);
                 }
             },
-            PodNews::Forbidden => return Some(true),
-            PodNews::Interrupted => return None,
+            PodNews::Forbidden | PodNews::Interrupted => {}
         }
-        Some(false)
     }
 
-    /// Returns whether the operator may not evict.
+    /// Returns whether there is a pod that is to be evicted, and the operator may not.
     async fn act(&mut self, wanted: &BTreeMap<String, Wanted>) -> bool {
-        let mut is_refused = false;
+        let mut may_not_evict = false;
         let stuck: BTreeSet<_> = self.stuck.values().filter_map(StuckPod::controller).collect();
         let recent = Timestamp::now() - RECENTLY;
-        self.controllers.retain(|(controller, uid), evicted| {
-            wanted.contains_key(uid) && (*evicted > recent || stuck.contains(controller.as_str()))
+        self.controllers.retain(|(controller, uid), round| {
+            wanted.contains_key(uid) && (round.is_since(recent) || stuck.contains(controller.as_str()))
         });
         for (uid, wanted) in wanted {
             for pod in self.stuck.values().cloned().collect::<Vec<_>>() {
                 let Some(controller) = pod.controller().map(str::to_owned) else { continue };
                 let key = (controller, uid.clone());
-                let decision = decide(
-                    &pod,
-                    &wanted.wish,
-                    self.account_has(&pod, &wanted.wish.secret),
-                    self.controllers.get(&key).copied(),
-                );
-                let now = Timestamp::now();
-                if decision == Decision::Leave || !self.tries.is_its_turn(&pod.uid, now) {
-                    continue;
-                }
-                if decision == Decision::InVain {
-                    self.tries.done(&pod.uid);
-                    let note = format!(
-                        "pod {}/{} came without the Secret {} as well, and is left alone: its template names imagePullSecrets of its own; add it there",
-                        pod.namespace, pod.name, wanted.wish.secret
-                    );
-                    self.events.tell_of(wanted.about.clone(), &What::warning("StuckPodLeft", note)).await;
-                    continue;
-                }
-                match self.pods.evict(&pod).await {
-                    Ok(Evicted::Done) => {
-                        self.tries.done(&pod.uid);
-                        self.controllers.entry(key).or_insert(now);
-                        self.tell(&pod, wanted).await;
-                        continue;
-                    }
-                    Ok(Evicted::Later) => {}
-                    Ok(Evicted::Forbidden) => is_refused = true,
-                    Err(error) => {
-                        tracing::warn!(pod = pod.name, namespace = pod.namespace, %error, "eviction failed");
+                let last = self.controllers.get(&key).copied();
+                let (now, has_it) = (Timestamp::now(), self.account_has(&pod, &wanted.wish.secret));
+                match (decide(&pod, &wanted.wish, has_it, last), self.tries.is_its_turn(&pod.uid, now)) {
+                    (Decision::Leave, _) | (Decision::InVain, false) => {}
+                    (Decision::InVain, true) => self.give_up(&pod, wanted).await,
+                    (Decision::Evict, its_turn) => {
+                        if its_turn && self.evict(&pod, wanted, now).await {
+                            self.controllers.insert(key, Round::with(last, &pod, now));
+                        }
+                        may_not_evict |= self.tries.is_forbidden(&pod.uid);
                     }
                 }
+            }
+        }
+        may_not_evict
+    }
+
+    /// Returns whether it goes.
+    async fn evict(&mut self, pod: &StuckPod, wanted: &Wanted, now: Timestamp) -> bool {
+        match self.pods.evict(pod).await {
+            Ok(Evicted::Done) => {
+                self.tries.done(&pod.uid);
+                self.tell(pod, wanted).await;
+                return true;
+            }
+            Ok(Evicted::Later) => self.tries.later(&pod.uid, now),
+            Ok(Evicted::Forbidden) => self.tries.forbidden(&pod.uid, now),
+            Err(error) => {
+                tracing::warn!(pod = pod.name, namespace = pod.namespace, %error, "eviction failed");
                 self.tries.later(&pod.uid, now);
             }
         }
-        is_refused
+        false
+    }
+
+    async fn give_up(&mut self, pod: &StuckPod, wanted: &Wanted) {
+        self.tries.done(&pod.uid);
+        let why = if pod.names_secrets() {
+            "its template names imagePullSecrets of its own; add it there"
+        } else {
+            "its ServiceAccount has it, and something takes it out of new pods"
+        };
+        let note = format!(
+            "pod {}/{} came without the Secret {} as well, and is left alone: {why}",
+            pod.namespace, pod.name, wanted.wish.secret
+        );
+        self.events.tell_of(wanted.about.clone(), &What::warning("StuckPodLeft", note)).await;
     }
 
     /// Whether a new pod of that ServiceAccount would be admitted with the Secret.

@@ -70,6 +70,17 @@ impl StuckPod {
     pub fn controller(&self) -> Option<&str> {
         self.controller.as_deref()
     }
+
+    /// Whether it names Secrets of its own: then it gets none of its ServiceAccount's.
+    #[must_use]
+    pub fn names_secrets(&self) -> bool {
+        !self.secrets.is_empty()
+    }
+
+    /// Its time has whole seconds: in doubt it is an old one.
+    fn came_after(&self, time: Timestamp) -> bool {
+        self.created.is_some_and(|created| created > time)
+    }
 }
 
 /// A pull secret that wants stuck pods restarted.
@@ -90,25 +101,58 @@ pub enum Decision {
     Leave,
     /// Evict it.
     Evict,
-    /// Nothing more: an earlier one of its controller was evicted, and this one came without the Secret as well.
+    /// Nothing more: earlier ones of its controller were evicted, and this one came without the Secret as well.
     InVain,
 }
 
-/// Decides about `pod`. `account_has_it`: a new pod of its ServiceAccount would be admitted with the Secret.
-/// `evicted_before`: when a pod of its controller was first evicted for that.
+/// Evictions of one controller's pods for one Secret: of those that were there when the round began.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Round {
+    began: Timestamp,
+    number: u32,
+}
+
+/// A ServiceAccount may be set back while a pod is made, more than once. Whoever takes the Secret out of pods on admission
+/// does so every time.
+const MOST_ROUNDS: u32 = 3;
+
+impl Round {
+    /// `pod` was evicted.
+    #[must_use]
+    pub fn with(before: Option<Self>, pod: &StuckPod, now: Timestamp) -> Self {
+        match before {
+            None => Self { began: now, number: 1 },
+            Some(round) if pod.came_after(round.began) => Self { began: now, number: round.number.saturating_add(1) },
+            Some(round) => round,
+        }
+    }
+
+    /// Whether it began later than `time`.
+    #[must_use]
+    pub fn is_since(&self, time: Timestamp) -> bool {
+        self.began > time
+    }
+
+    /// Whether `pod`, which came without the Secret, shows that evicting it is of no use.
+    fn was_in_vain(&self, pod: &StuckPod) -> bool {
+        pod.came_after(self.began) && (pod.names_secrets() || self.number >= MOST_ROUNDS)
+    }
+}
+
+/// Decides about `pod`. `account_has_it`: a new pod of its ServiceAccount would be admitted with the Secret. `last`: when
+/// pods of its controller were evicted for that.
 #[must_use]
-pub fn decide(pod: &StuckPod, wish: &Wish, account_has_it: bool, evicted_before: Option<Timestamp>) -> Decision {
+pub fn decide(pod: &StuckPod, wish: &Wish, account_has_it: bool, last: Option<Round>) -> Decision {
     let opens = |image: &String| image.split_once('/').is_some_and(|(host, _)| wish.hosts.contains(host));
     let helps = wish.namespaces.contains(&pod.namespace)
         && pod.images.iter().any(opens)
         && !pod.secrets.contains(&wish.secret)
         && account_has_it
         && pod.controller.is_some();
-    match (helps, evicted_before, pod.created) {
-        (false, ..) => Decision::Leave,
-        // Its time has whole seconds: in doubt it is an old one.
-        (true, Some(before), Some(created)) if created > before => Decision::InVain,
-        (true, ..) => Decision::Evict,
+    match last {
+        _ if !helps => Decision::Leave,
+        Some(round) if round.was_in_vain(pod) => Decision::InVain,
+        _ => Decision::Evict,
     }
 }
 
@@ -120,8 +164,8 @@ pub struct Tries(BTreeMap<String, Try>);
 enum Try {
     /// Nothing more is to be done about it.
     Done,
-    /// Something was in the way, so many times.
-    Later { times: u32, not_before: Timestamp },
+    /// Something was in the way, so many times; the last time, that the operator may not.
+    Later { times: u32, not_before: Timestamp, forbidden: bool },
 }
 
 impl Tries {
@@ -142,12 +186,27 @@ impl Tries {
 
     /// Something is in the way: it has its turn again after a while, longer each time.
     pub fn later(&mut self, uid: &str, now: Timestamp) {
+        self.put_off(uid, now, false);
+    }
+
+    /// The same, and what is in the way is that the operator may not.
+    pub fn forbidden(&mut self, uid: &str, now: Timestamp) {
+        self.put_off(uid, now, true);
+    }
+
+    fn put_off(&mut self, uid: &str, now: Timestamp, forbidden: bool) {
         let times = match self.0.get(uid) {
             Some(Try::Later { times, .. }) => times.saturating_add(1),
             _ => 1,
         };
         let not_before = now + PAUSES.after(times, uid);
-        self.0.insert(uid.to_owned(), Try::Later { times, not_before });
+        self.0.insert(uid.to_owned(), Try::Later { times, not_before, forbidden });
+    }
+
+    /// Whether the operator may not do what is to be done about it, as far as known.
+    #[must_use]
+    pub fn is_forbidden(&self, uid: &str) -> bool {
+        matches!(self.0.get(uid), Some(Try::Later { forbidden: true, .. }))
     }
 
     /// When the next of them has its turn.
@@ -202,9 +261,12 @@ mod tests {
         Wish { hosts: [HOST.to_owned()].into(), secret: "pull".into(), namespaces: ["a".to_owned()].into() }
     }
 
-    fn decided(pod: &Value, account_has_it: bool, before: Option<&str>) -> Decision {
-        let before = before.map(|time| time.parse().unwrap());
-        read(pod).map_or(Decision::Leave, |pod| decide(&pod, &wish(), account_has_it, before))
+    fn decided(pod: &Value, account_has_it: bool, last: Option<Round>) -> Decision {
+        read(pod).map_or(Decision::Leave, |pod| decide(&pod, &wish(), account_has_it, last))
+    }
+
+    fn round(began: &str, number: u32) -> Round {
+        Round { began: began.parse().unwrap(), number }
     }
 
     #[test]
@@ -242,9 +304,40 @@ mod tests {
     }
 
     #[test]
-    fn a_controller_whose_new_pods_come_without_it_is_not_asked_again() {
-        assert_eq!(decided(&pod(), true, Some("2026-01-01T00:00:09Z")), Decision::InVain);
-        assert_eq!(decided(&pod(), true, Some("2026-01-01T00:00:10.5Z")), Decision::Evict, "made before that");
+    fn a_controller_whose_pods_name_secrets_of_their_own_is_not_asked_again() {
+        let mut own = pod();
+        own["spec"]["imagePullSecrets"] = json!([{"name": "theirs"}]);
+        assert_eq!(decided(&own, true, Some(round("2026-01-01T00:00:09Z", 1))), Decision::InVain);
+        assert_eq!(decided(&own, true, Some(round("2026-01-01T00:00:10.5Z", 1))), Decision::Evict, "made before that");
+    }
+
+    #[test]
+    fn a_pod_that_came_while_its_account_was_set_back_is_evicted_again_and_not_for_ever() {
+        let (mut last, mut evicted) = (None, 0);
+        for minute in 10..20 {
+            let mut pod = pod();
+            pod["metadata"]["creationTimestamp"] = json!(format!("2026-01-01T00:{minute}:00Z"));
+            if decided(&pod, true, last) == Decision::Evict {
+                evicted += 1;
+                let now = format!("2026-01-01T00:{minute}:30Z").parse().unwrap();
+                last = Some(Round::with(last, &read(&pod).unwrap(), now));
+                let another_node = Round::with(last, &read(&pod).unwrap(), now + Duration::from_secs(1));
+                assert_eq!(Some(another_node), last, "all pods that were there are one round");
+            }
+        }
+        assert_eq!(evicted, 3, "something takes the Secret out of its pods");
+    }
+
+    #[test]
+    fn what_the_operator_may_not_do_is_told_of_that_pod_until_it_may() {
+        let at = |second| Timestamp::from_second(second).unwrap();
+        let mut tries = Tries::default();
+        tries.forbidden("u", at(0));
+        tries.later("guarded by a budget", at(0));
+        assert!(tries.is_forbidden("u") && !tries.is_forbidden("guarded by a budget") && !tries.is_forbidden("new"));
+        assert!(!tries.is_its_turn("u", at(5)), "and tried again like any other");
+        tries.later("u", at(11));
+        assert!(!tries.is_forbidden("u"));
     }
 
     #[test]
