@@ -1,6 +1,6 @@
 # Everything here can be called by hand as well; the scripts are in deploy/local/.
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-full image crds
+.PHONY: help demo test test-full soak image crds
 
 help: ## Show this.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -13,6 +13,9 @@ test: ## Everything: format, lints, unit and property tests, charts, end to end 
 
 test-full: ## The same with every plan of the crash matrix, 100,000 schedules and long fuzzing (docs/faults.md).
 	@CRASH_PLANS=all SCHEDULES=100000 FUZZ_CASES=20000 deploy/local/test
+
+soak: ## 2,000 repositories, 500 namespaces, SOAK_MINUTES (10) of changes and faults; a report (docs/faults.md).
+	cargo test --locked --features e2e --test soak -- --ignored --nocapture
 
 image: ## The operator's image as an OCI archive, built without a container engine.
 	@deploy/local/operator-image

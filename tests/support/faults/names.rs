@@ -8,12 +8,21 @@ use super::Side;
 
 /// The namespaces of one world; the first is its own, and the name of its cluster-scoped objects.
 #[derive(Debug, Clone)]
-pub struct Scope(Vec<String>);
+pub struct Scope {
+    namespaces: Vec<String>,
+    /// Whether the operator has the API server for itself.
+    whole: bool,
+}
 
 impl Scope {
     /// Of `own`, with more namespaces that a selector of this world is about.
     pub fn new(own: &str, more: Vec<String>) -> Self {
-        Self([vec![own.to_owned()], more].concat())
+        Self { namespaces: [vec![own.to_owned()], more].concat(), whole: false }
+    }
+
+    /// All that there is: for one world that is alone on its API server.
+    pub fn whole(own: &str) -> Self {
+        Self { whole: true, ..Self::new(own, Vec::new()) }
     }
 
     /// What its files are called.
@@ -22,7 +31,7 @@ impl Scope {
     }
 
     fn own(&self) -> &str {
-        &self.0[0]
+        &self.namespaces[0]
     }
 
     /// `text` as any other world would have it.
@@ -33,16 +42,19 @@ impl Scope {
     /// Path and query of the API server: of collections over the whole cluster, only this world's part. Without it, each
     /// operator of a hundred worlds on one API server would work on all of them.
     pub fn narrow(&self, path_and_query: &str) -> String {
+        if self.whole {
+            return path_and_query.to_owned();
+        }
         let (path, query) = path_and_query.split_once('?').unwrap_or((path_and_query, ""));
         let (base, collection) = path.rsplit_once('/').unwrap_or_default();
         let only = |selector: String| format!("{path}?{query}&{selector}");
         let within = || format!("{base}/namespaces/{}/{collection}?{query}", self.own());
         match (base, collection) {
             ("/apis/ecr-operator.dev/v1alpha1", "ecrrepositories" | "ecrpullsecrets") => within(),
-            ("/api/v1", "secrets" | "serviceaccounts") if self.0.len() == 1 => within(),
+            ("/api/v1", "secrets" | "serviceaccounts") if self.namespaces.len() == 1 => within(),
             ("/apis/ecr-operator.dev/v1alpha1", _) => only(format!("fieldSelector=metadata.name%3D{}", self.own())),
             ("/api/v1", "namespaces") => {
-                only(format!("labelSelector=kubernetes.io%2Fmetadata.name%20in%20({})", self.0.join("%2C")))
+                only(format!("labelSelector=kubernetes.io%2Fmetadata.name%20in%20({})", self.namespaces.join("%2C")))
             }
             _ => path_and_query.to_owned(),
         }

@@ -49,13 +49,20 @@ impl Process {
         self.child.wait().unwrap();
     }
 
+    /// The operator's own process.
+    pub fn pid(&self) -> String {
+        let children = std::fs::read_to_string(format!("/proc/{0}/task/{0}/children", self.child.id())).unwrap();
+        // Where it was built anew meanwhile, its name tells that too.
+        let is_operator = |pid: &&str| {
+            std::fs::read_link(format!("/proc/{pid}/exe"))
+                .is_ok_and(|exe| exe.to_string_lossy().contains("/ecr-operator"))
+        };
+        children.split_whitespace().find(is_operator).unwrap().to_owned()
+    }
+
     /// Sends the operator itself a signal, as in `STOP`.
     pub fn signal(&self, name: &str) {
-        let children = std::fs::read_to_string(format!("/proc/{0}/task/{0}/children", self.child.id())).unwrap();
-        let is_operator =
-            |pid: &&str| std::fs::read_link(format!("/proc/{pid}/exe")).is_ok_and(|exe| exe.ends_with("ecr-operator"));
-        let operator = children.split_whitespace().find(is_operator).unwrap();
-        signals::send(name, operator);
+        signals::send(name, &self.pid());
     }
 
     /// Whether it ended by itself.

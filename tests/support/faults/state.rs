@@ -148,7 +148,7 @@ async fn told(world: &World, names: &Names, kind: &str, object: &DynamicObject) 
 }
 
 /// Whether the registry lets each login of a pull secret in, by host.
-async fn logins(world: &World, data: &Value) -> BTreeMap<String, &'static str> {
+pub async fn logins(world: &World, data: &Value) -> BTreeMap<String, &'static str> {
     let decode = |text: &Value| base64::prelude::BASE64_STANDARD.decode(text.as_str().unwrap_or_default());
     let document = decode(&data[".dockerconfigjson"]).unwrap_or_default();
     let document: Value = serde_json::from_slice(&document).unwrap_or_default();
