@@ -151,6 +151,17 @@ pub struct Gone {
     pub name: String,
 }
 
+impl Gone {
+    /// Of this object.
+    pub fn of<K: Resource>(object: &K) -> Self {
+        Self {
+            uid: object.meta().uid.clone().unwrap_or_default(),
+            namespace: object.namespace().unwrap_or_default(),
+            name: object.name_any(),
+        }
+    }
+}
+
 /// Tells an object's changes that ask for work from those that don't, such as our own writes to its status.
 #[derive(Debug, Default)]
 pub struct Relevant {
@@ -173,7 +184,7 @@ impl Relevant {
         let (ours, others): (Vec<_>, Vec<_>) = object.finalizers().iter().partition(|name| *name == FINALIZER);
         let asked = [RECONCILE_AT, SUSPEND].map(|key| object.annotations().get(key));
         (meta.generation, meta.deletion_timestamp.is_some(), others, asked).hash(&mut hasher);
-        let now = Seen { state: hasher.finish(), has_our_finalizer: !ours.is_empty(), gone: gone(object) };
+        let now = Seen { state: hasher.finish(), has_our_finalizer: !ours.is_empty(), gone: Gone::of(object) };
         let (state, has_our_finalizer) = (now.state, now.has_our_finalizer);
         let before = self.last.insert(now.gone.uid.clone(), now);
         before.is_none_or(|before| before.state != state || (before.has_our_finalizer && !has_our_finalizer))
@@ -181,7 +192,7 @@ impl Relevant {
 
     /// Forgets an object that is gone.
     pub fn forget<K: Resource>(&mut self, object: &K) -> Gone {
-        let gone = gone(object);
+        let gone = Gone::of(object);
         self.last.remove(&gone.uid);
         gone
     }
@@ -191,14 +202,6 @@ impl Relevant {
         let uids: HashSet<_> = there.iter().filter_map(|object| object.meta().uid.clone()).collect();
         let gone: Vec<_> = self.last.keys().filter(|uid| !uids.contains(*uid)).cloned().collect();
         gone.iter().filter_map(|uid| self.last.remove(uid)).map(|seen| seen.gone).collect()
-    }
-}
-
-fn gone<K: Resource>(object: &K) -> Gone {
-    Gone {
-        uid: object.meta().uid.clone().unwrap_or_default(),
-        namespace: object.namespace().unwrap_or_default(),
-        name: object.name_any(),
     }
 }
 

@@ -14,7 +14,7 @@ use tokio::sync::mpsc::UnboundedSender;
 
 use crate::api::{ClusterEcrPullSecret, EcrPullSecret, EcrRegistry, EcrRepository};
 use crate::aws::{Clocks, RegistryClient, Snapshots, Tokens};
-use crate::cluster::{Events, MergedSecrets, Statuses};
+use crate::cluster::{Events, Gone, MergedSecrets, Statuses};
 use crate::controller::checks::Checks;
 use crate::controller::contests::Contests;
 use crate::controller::pull_secret_verify::Verified;
@@ -115,6 +115,20 @@ impl Context {
         Ok(namespace.labels().clone())
     }
 
+    /// Forgets an object that is gone.
+    pub fn forget(&self, kind: &str, gone: &Gone) {
+        self.attempts.reset(&gone.uid);
+        self.statuses.forget(&gone.uid);
+        self.checks.forget(&gone.uid);
+        self.renewals.forget(&gone.uid);
+        self.verified.forget(&gone.uid);
+        self.stuck_pods.want(&gone.uid, None);
+        self.contests.forget(&gone.uid);
+        self.failing.forget(&gone.uid);
+        self.merged_secrets.forget(&gone.uid);
+        self.metrics.pull_secret_gone(kind, &gone.namespace, &gone.name);
+    }
+
     /// When to look at an object again that `problem` holds up.
     pub fn retry(&self, uid: &str, problem: &Problem) -> Duration {
         match problem.reason.class() {
@@ -211,14 +225,15 @@ impl Renewals {
 }
 
 /// Reasons by namespace.
-type Reasons = BTreeMap<String, String>;
+pub type Reasons = BTreeMap<String, String>;
 
 /// The namespaces that a pull secret couldn't serve, as last told: a status names the first ten only.
 #[derive(Debug, Default)]
 pub struct FailingNamespaces(Mutex<HashMap<String, Reasons>>);
 
 impl FailingNamespaces {
-    /// Those of `now` that weren't failing for that reason before. `first` is what was before this process, as far as known.
+    /// Those of `now`, which is told, that weren't failing for that reason before. `first` is what was told before this
+    /// process, as far as known.
     pub fn news(&self, uid: &str, now: Reasons, first: impl FnOnce() -> Reasons) -> Vec<String> {
         let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let before = all.remove(uid).unwrap_or_else(first);
@@ -230,8 +245,36 @@ impl FailingNamespaces {
         news
     }
 
+    /// Nothing is told just now. What no longer fails as in `now` is news when it fails again.
+    pub fn untold(&self, uid: &str, now: &Reasons) {
+        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(told) = all.get_mut(uid) {
+            told.retain(|namespace, reason| now.get(namespace) == Some(reason));
+        }
+    }
+
     /// The object is gone.
     pub fn forget(&self, uid: &str) {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(uid);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_namespace_is_news_until_it_was_told_and_again_once_it_was_mended() {
+        let failing = FailingNamespaces::default();
+        let now = |namespaces: &[&str]| {
+            namespaces.iter().map(|name| ((*name).to_owned(), "Denied".to_owned())).collect::<Reasons>()
+        };
+        assert_eq!(failing.news("u", now(&["a"]), Reasons::new), ["a"]);
+        failing.untold("u", &now(&["a", "b"]));
+        assert_eq!(failing.news("u", now(&["a", "b"]), Reasons::new), ["b"]);
+        failing.untold("u", &now(&["b"]));
+        assert_eq!(failing.news("u", now(&["a", "b"]), Reasons::new), ["a"]);
+        failing.untold("other", &now(&["a"]));
+        assert_eq!(failing.news("other", now(&["a", "b"]), || now(&["b"])), ["a"], "told before a restart");
     }
 }

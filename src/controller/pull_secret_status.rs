@@ -15,7 +15,7 @@ use crate::controller::context::Context;
 use crate::controller::pull_secret_kind::PullSecret;
 use crate::controller::pull_secret_parse::{Desired, Variant};
 use crate::controller::report::transition;
-use crate::core::conditions::{Verdict, conditions, is_ready};
+use crate::core::conditions::{Verdict, conditions, is_ready, says};
 use crate::core::pull_secret::{Login, Marks, Seen, TokenLives};
 use crate::core::reason::{Class, Problem, Reason, gather};
 use crate::core::token::{Freshness, Life, TokenKey, wait};
@@ -178,16 +178,19 @@ async fn tell_namespaces<K: PullSecret>(
     verdict: &Verdict,
     served: &Served,
 ) {
+    let now = served.failed.iter().map(|(name, problem)| (name.clone(), problem.reason.to_string())).collect();
+    let uid = object.uid().unwrap_or_default();
+    if verdict.reason != Reason::PartiallyFailed {
+        context.failing.untold(&uid, &now);
+        return;
+    }
     let before = || {
-        let told = old.namespaces.iter().flat_map(|namespaces| &namespaces.failed);
+        let told = old.namespaces.iter().filter(|_| says(&old.conditions, Reason::PartiallyFailed));
+        let told = told.flat_map(|namespaces| &namespaces.failed);
         told.map(|failed| (failed.name.clone(), failed.reason.split(':').next().unwrap_or_default().to_owned()))
             .collect()
     };
-    let now = served.failed.iter().map(|(name, problem)| (name.clone(), problem.reason.to_string())).collect();
-    let news = context.failing.news(&object.uid().unwrap_or_default(), now, before);
-    if verdict.reason != Reason::PartiallyFailed {
-        return;
-    }
+    let news = context.failing.news(&uid, now, before);
     let told = news.iter().filter_map(|namespace| Some((namespace, served.failed.get(namespace)?)));
     let told: Vec<_> = told
         .map(|(namespace, Problem { reason, message })| {

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use futures::StreamExt;
 use jiff::Timestamp;
+use kube::ResourceExt;
 use kube::runtime::reflector::ObjectRef;
 
 use crate::api::{MergePolicy, SecretFormat};
@@ -57,6 +58,7 @@ pub(super) async fn write<K: PullSecret>(
         async move {
             let outcome = match (holder, contents) {
                 (Holder::Another(owner), _) => Err(foreign(&writer.name, &format!("it belongs to {owner}"))),
+                (Holder::Leaving, _) => Err(leaving(&writer.name)),
                 (_, Err(Unwritten::NoToken(problem))) => {
                     there.and_then(|there| there.marks.clone()).map(Written::Kept).ok_or(problem)
                 }
@@ -219,18 +221,34 @@ fn better(there: &Seen, contents: &Contents) -> Option<Marks> {
 enum Holder {
     /// Another pull secret.
     Another(SecretOwner),
+    /// One that is no more, and takes it along as soon as garbage is collected.
+    Leaving,
     /// Nobody, or this object; a Secret that was written for one that no longer exists may be taken over.
     Nobody(Option<Seen>),
 }
 
 fn holder<K: PullSecret>(object: &K, context: &Context, namespace: &str, name: &str) -> Holder {
     let secret = context.stores.secrets.get(&ObjectRef::new(name).within(namespace));
-    let Some(seen) = secret.and_then(|secret| Seen::read(&secret.metadata)) else {
+    let Some((secret, seen)) = secret.and_then(|secret| Seen::read(&secret.metadata).map(|seen| (secret, seen))) else {
         return Holder::Nobody(None);
     };
-    if seen.owner_uid == object.owner().uid || !context.stores.is_pull_secret(&seen.owner_uid) {
+    if seen.owner_uid == object.owner().uid {
         return Holder::Nobody(Some(seen));
     }
-    let unknown = || SecretOwner::unknown(seen.owner_uid.clone());
-    Holder::Another(seen.marks.as_ref().map_or_else(unknown, |marks| marks.owner.clone()))
+    if context.stores.is_pull_secret(&seen.owner_uid) {
+        let unknown = || SecretOwner::unknown(seen.owner_uid.clone());
+        return Holder::Another(seen.marks.as_ref().map_or_else(unknown, |marks| marks.owner.clone()));
+    }
+    // An object has one controller: ours can't be added to that.
+    let is_held = secret.owner_references().iter().any(|reference| reference.uid == seen.owner_uid);
+    if is_held { Holder::Leaving } else { Holder::Nobody(Some(seen)) }
+}
+
+fn leaving(name: &str) -> Problem {
+    Problem::new(
+        Reason::Transient,
+        format!(
+            "a Secret {name} is there that goes with the pull secret it was written for, which is no more; then it is written anew"
+        ),
+    )
 }

@@ -14,6 +14,7 @@ use serde::de::DeserializeOwned;
 use tokio::sync::mpsc;
 use tracing::Instrument;
 
+use crate::cluster::Gone;
 use crate::controller::context::{Attempts, Context};
 use crate::controller::lanes::{InLane, Lanes};
 use crate::core::backoff::OBJECT;
@@ -49,18 +50,26 @@ where
         Action::requeue(AFTER_KUBERNETES_ERROR)
     };
     let (health, name) = (context.health.clone(), <K as Resource>::kind(&()));
+    let there = store.clone();
     let queue = Controller::for_stream(futures::stream::pending(), store)
         .with_config(Config::default())
         .reconcile_on(asked)
         .graceful_shutdown_on(stop)
         .run(
             move |object, context| {
-                let lanes = lanes.clone();
+                let (lanes, there) = (lanes.clone(), there.clone());
                 async move {
                     let _place =
                         lanes.enter(object.lane(), object.meta().namespace.as_deref().unwrap_or_default()).await;
                     // In a box from here on: those that wait are many, and small.
-                    Box::pin(guarded(object.clone(), context.clone(), reconcile(object, context))).await
+                    let pass = guarded(object.clone(), context.clone(), reconcile(object.clone(), context.clone()));
+                    let next = Box::pin(pass).await;
+                    // Deleted meanwhile, it was forgotten before the pass was through.
+                    let is_it = |now: Arc<K>| now.meta().uid == object.meta().uid;
+                    if !there.get(&ObjectRef::from_obj(&*object)).is_some_and(is_it) {
+                        context.forget(&K::kind(&()), &Gone::of(&*object));
+                    }
+                    next
                 }
             },
             retry,

@@ -246,16 +246,7 @@ fn queues() -> (Triggers, mpsc::UnboundedSender<(String, Gone)>, Inputs) {
 /// What is kept in memory of an object goes with it, whether it had a finalizer or not.
 async fn forget(mut deletions: mpsc::UnboundedReceiver<(String, Gone)>, context: Arc<Context>) -> &'static str {
     while let Some((kind, gone)) = deletions.recv().await {
-        context.attempts.reset(&gone.uid);
-        context.statuses.forget(&gone.uid);
-        context.checks.forget(&gone.uid);
-        context.renewals.forget(&gone.uid);
-        context.verified.forget(&gone.uid);
-        context.stuck_pods.want(&gone.uid, None);
-        context.contests.forget(&gone.uid);
-        context.failing.forget(&gone.uid);
-        context.merged_secrets.forget(&gone.uid);
-        context.metrics.pull_secret_gone(&kind, &gone.namespace, &gone.name);
+        context.forget(&kind, &gone);
     }
     "watch for deletions"
 }

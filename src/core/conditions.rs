@@ -94,6 +94,12 @@ pub fn is_ready(conditions: &[Condition], generation: i64) -> bool {
     })
 }
 
+/// Whether Ready says this.
+#[must_use]
+pub fn says(conditions: &[Condition], reason: Reason) -> bool {
+    conditions.iter().any(|condition| condition.type_ == "Ready" && condition.reason == reason.as_str())
+}
+
 /// The API takes messages of up to 32,768 bytes; a person reads far less.
 fn shorten(message: &str) -> String {
     const MOST: usize = 2048;

@@ -27,6 +27,7 @@ macro_rules! stories {
     };
 }
 
+mod afterwards;
 mod api_rules;
 mod api_rules_apply;
 mod api_rules_aspects;

@@ -296,6 +296,40 @@ async fn a_namespace_that_goes_away_is_nobodys_failure_and_is_held_back_by_nothi
 }
 
 #[tokio::test]
+async fn a_namespace_that_fails_while_something_else_leads_is_told_once_that_is_over() {
+    let world = World::new("told").await;
+    let name = world.namespace.clone();
+    world.selected_namespace("fine").await;
+    world.cluster_pull_secret(&name, json!({"secretName": "pull"})).await;
+    world.secrets_are(&name, "1/1", PATIENCE).await;
+    let throttled = Action::Before { code: "ThrottlingException".to_owned(), status: 400 };
+    world.ecr.fault(Fault::always(Matcher::operation("GetAuthorizationToken"), throttled));
+    let api: Api<ClusterEcrPullSecret> = Api::all(world.client.clone());
+    world.again(&api, &name).await;
+    let taken = format!("{name}-taken");
+    world.apply(&json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": taken}})).await;
+    world.apply(&json!({"apiVersion": "v1", "kind": "Secret", "type": "Opaque", "metadata": {"name": "pull", "namespace": taken}, "stringData": {"a": "b"}})).await;
+    world.selected_namespace("taken").await;
+    let says = |reason: &'static str| {
+        move |object: &ClusterEcrPullSecret| {
+            let status = object.status.as_ref().filter(|status| status.secrets.as_deref() == Some("1/2"));
+            status.is_some_and(|status| status.conditions[0].reason == reason)
+        }
+    };
+    world.until(&api, &name, "throttled", says("Throttled")).await;
+    world.ecr.clear_faults();
+    world.until(&api, &name, "told of the namespace", says("PartiallyFailed")).await;
+    world
+        .eventually("an event for the namespace", || async {
+            let events: Api<k8s_openapi::api::events::v1::Event> = Api::namespaced(world.client.clone(), "default");
+            let notes =
+                events.list(&ListParams::default()).await.unwrap().items.into_iter().filter_map(|event| event.note);
+            notes.into_iter().any(|note| note.contains(&format!("namespace {taken}:"))).then_some(())
+        })
+        .await;
+}
+
+#[tokio::test]
 async fn secrets_go_with_their_object() {
     let world = World::new("owned").await;
     world.pull_secret("pull", json!({})).await;
