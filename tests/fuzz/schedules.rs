@@ -99,6 +99,7 @@ impl World<'_> {
 }
 
 #[test]
+#[expect(clippy::print_stdout, reason = "to play them again")]
 fn in_whatever_order_things_happen_nothing_is_lost_and_all_comes_to_rest() {
     let stage = Stage::new();
     let number = |name: &str| std::env::var(name).ok().map(|text| text.parse::<u64>().expect("a number"));

@@ -134,8 +134,11 @@ async fn told(world: &World, names: &Names, kind: &str, object: &DynamicObject) 
         "going": object.metadata.deletion_timestamp.is_some(),
         "rest": object.data,
     });
-    // Fingerprints of tokens, and of the endpoint.
-    forget(&mut value["annotations"], &["ecr-operator.dev/tokens", "ecr-operator.dev/content"]);
+    // Fingerprints of tokens, of the endpoint, and of fields that name the owner by its UID.
+    forget(
+        &mut value["annotations"],
+        &["ecr-operator.dev/tokens", "ecr-operator.dev/content", "ecr-operator.dev/fields"],
+    );
     match kind {
         "Secret" => value["rest"]["data"] = json!(logins(world, &object.data["data"]).await),
         // Digests with the owner's UID in them.
