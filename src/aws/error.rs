@@ -32,7 +32,9 @@ pub enum Kind {
     Throttled,
     /// A quota is used up.
     Quota,
-    /// Passing: network, time-outs, faults on AWS's side, credentials that can't be had just now.
+    /// On the way, or by a fault on AWS's side: it may well succeed if it is just sent again.
+    Lost,
+    /// Passing in another way: time-outs, credentials that can't be had just now, refusals not known here.
     Transient,
 }
 
@@ -51,8 +53,15 @@ impl Kind {
             Self::OtherAccount => "other_account",
             Self::Throttled => "throttled",
             Self::Quota => "quota",
+            Self::Lost => "lost",
             Self::Transient => "transient",
         }
+    }
+
+    /// Whether it says nothing of what was asked for: it passes by itself.
+    #[must_use]
+    pub fn passes(self) -> bool {
+        matches!(self, Self::Throttled | Self::Lost | Self::Transient)
     }
 }
 
@@ -82,22 +91,15 @@ impl AwsError {
         }
         let status = error.raw_response().map_or(0, |response| response.status().as_u16());
         let service = error.as_service_error();
-        match service.and_then(ProvideErrorMetadata::code) {
-            Some(code) => {
-                let message = service.and_then(ProvideErrorMetadata::message).unwrap_or("no message");
-                // ECR passes on what KMS calls it beside its own words.
-                let of_kms = causes(error).find_map(|cause| cause.downcast_ref::<KmsException>()?.kms_error());
-                let message = of_kms.map_or_else(|| message.to_owned(), |kms| format!("{message} ({kms})"));
-                Self { call, kind: kind(code, status), code: code.to_owned(), message }
-            }
-            None => Self { call, kind: kind("", status), code: on_the_way(error, status), message: chain(error) },
-        }
-    }
-
-    /// Whether it may well succeed if it is just sent again: AWS failed, or the connection did.
-    #[must_use]
-    pub fn got_lost(&self) -> bool {
-        self.kind == Kind::Transient && !matches!(self.code.as_str(), NO_ANSWER | NOT_SENT | UNEXPECTED)
+        let Some(code) = service.and_then(ProvideErrorMetadata::code) else {
+            let (kind, code) = on_the_way(error, status);
+            return Self { call, kind, code, message: chain(error) };
+        };
+        let message = service.and_then(ProvideErrorMetadata::message).unwrap_or("no message");
+        // ECR passes on what KMS calls it beside its own words.
+        let of_kms = causes(error).find_map(|cause| cause.downcast_ref::<KmsException>()?.kms_error());
+        let message = of_kms.map_or_else(|| message.to_owned(), |kms| format!("{message} ({kms})"));
+        Self { call, kind: kind(code, status), code: code.to_owned(), message }
     }
 
     /// Told to a person: which call, on what, and what to do about it.
@@ -113,7 +115,7 @@ impl AwsError {
             Kind::Throttled => (Reason::Throttled, String::new()),
             Kind::Quota => (Reason::Quota, "; ask for a higher quota or remove what is no longer needed".to_owned()),
             Kind::NotEmpty => (Reason::RepositoryNotEmpty, String::new()),
-            Kind::AlreadyExists | Kind::NotFound | Kind::Transient => (Reason::Transient, String::new()),
+            Kind::AlreadyExists | Kind::NotFound | Kind::Lost | Kind::Transient => (Reason::Transient, String::new()),
         };
         Problem::new(reason, format!("{call} failed: {code}: {message}{remedy}"))
     }
@@ -150,9 +152,6 @@ impl AwsError {
 /// Refusals of the credentials themselves.
 const BAD_KEY: [&str; 4] =
     ["InvalidClientTokenId", "UnrecognizedClientException", "SignatureDoesNotMatch", "InvalidSignatureException"];
-const NO_ANSWER: &str = "no answer in time";
-const NOT_SENT: &str = "not sent";
-const UNEXPECTED: &str = "UnexpectedAnswer";
 
 fn kind(code: &str, status: u16) -> Kind {
     match code {
@@ -200,7 +199,9 @@ fn kind(code: &str, status: u16) -> Kind {
         | "PriorRequestNotComplete"
         | "EC2ThrottledException"
         | "TransactionInProgressException" => Kind::Throttled,
-        _ if status == 429 => Kind::Throttled,
+        // Whoever is overloaded says so in the status, if nothing else: a load balancer in front of it as well.
+        _ if matches!(status, 429 | 503) => Kind::Throttled,
+        _ if status >= 500 => Kind::Lost,
         // Unknown refusals are tried again: a newer API may say passing things in words not known here.
         _ => Kind::Transient,
     }
@@ -219,14 +220,18 @@ pub(super) fn with_causes(error: &(dyn std::error::Error + 'static)) -> String {
     words.join(": ")
 }
 
-fn on_the_way<E>(error: &SdkError<E, HttpResponse>, status: u16) -> String {
-    match error {
-        SdkError::TimeoutError(_) => NO_ANSWER.to_owned(),
-        SdkError::DispatchFailure(failure) if failure.is_timeout() => "no connection in time".to_owned(),
-        SdkError::DispatchFailure(failure) if failure.is_io() => "no connection".to_owned(),
-        SdkError::DispatchFailure(_) | SdkError::ConstructionFailure(_) => NOT_SENT.to_owned(),
-        _ => format!("HTTP {status}"),
-    }
+/// What became of a call that AWS itself said nothing of.
+fn on_the_way<E>(error: &SdkError<E, HttpResponse>, status: u16) -> (Kind, String) {
+    let (kind, what) = match error {
+        SdkError::TimeoutError(_) => (Kind::Transient, "no answer in time"),
+        SdkError::DispatchFailure(failure) if failure.is_timeout() => (Kind::Lost, "no connection in time"),
+        SdkError::DispatchFailure(failure) if failure.is_io() => (Kind::Lost, "no connection"),
+        SdkError::DispatchFailure(_) | SdkError::ConstructionFailure(_) => (Kind::Transient, "not sent"),
+        // A success whose rest didn't come.
+        _ if (200..300).contains(&status) => return (Kind::Lost, format!("HTTP {status}")),
+        _ => return (kind("", status), format!("HTTP {status}")),
+    };
+    (kind, what.to_owned())
 }
 
 /// The chain of causes, shortened: a response body in it would help nobody.
@@ -247,7 +252,7 @@ pub(super) fn incomplete(call: &'static str, what: &str) -> AwsError {
 
 /// An answer that can't be used.
 pub(super) fn faulty(call: &'static str, why: &str) -> AwsError {
-    AwsError { call, kind: Kind::Transient, code: UNEXPECTED.to_owned(), message: why.to_owned() }
+    AwsError { call, kind: Kind::Transient, code: "UnexpectedAnswer".to_owned(), message: why.to_owned() }
 }
 
 #[cfg(test)]
@@ -263,7 +268,9 @@ mod tests {
                 assert_eq!(kind(code, status), Kind::Throttled, "{code} {status}");
             }
         }
-        assert_eq!(kind("Whatever", 429), Kind::Throttled);
+        for (code, status) in [("Whatever", 429), ("ServiceUnavailable", 503), ("", 503)] {
+            assert_eq!(kind(code, status), Kind::Throttled, "{code} {status}");
+        }
     }
 
     #[test]
@@ -274,7 +281,8 @@ mod tests {
         for code in
             ["ServerException", "InternalFailure", "ExpiredTokenException", "RequestTimeTooSkewed", "NewException", ""]
         {
-            assert_eq!(kind(code, 500), Kind::Transient, "{code}");
+            assert_eq!(kind(code, 500), Kind::Lost, "{code}");
+            assert_eq!(kind(code, 400), Kind::Transient, "nothing was lost: {code}");
         }
     }
 

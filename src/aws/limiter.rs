@@ -13,7 +13,7 @@ use tokio::time::Instant;
 
 use crate::aws::{AwsError, Kind};
 use crate::core::names::AccountId;
-use crate::core::rate::{Answer, Moment, Rate, Sent};
+use crate::core::rate::{Answer, Moment, Rate, Sent, Wait};
 use crate::metrics::Metrics;
 
 /// A call that was throttled so often in a row fails: its object is told, and tried again later.
@@ -112,7 +112,7 @@ impl Line {
             }
             match &result {
                 Err(error) if error.kind == Kind::Throttled => throttled += 1,
-                Err(error) if error.got_lost() => lost += 1,
+                Err(error) if error.kind == Kind::Lost => lost += 1,
                 _ => return result,
             }
             if throttled == THROTTLED_TRIES || lost == LOST_TRIES {
@@ -130,7 +130,7 @@ impl Line {
 fn answer(kind: Option<Kind>) -> Answer {
     match kind {
         Some(Kind::Throttled) => Answer::Throttled,
-        Some(Kind::Transient) => Answer::None,
+        Some(Kind::Lost | Kind::Transient) => Answer::None,
         _ => Answer::Passed,
     }
 }
@@ -162,19 +162,24 @@ impl Default for Limiter {
 impl Limiter {
     async fn turn(self: &Arc<Self>, priority: Priority) -> Turn {
         let mut waiting = Waiting { limiter: self.clone(), place: self.enqueue(priority) };
-        let mut waited = false;
+        let mut waited = Wait::None;
         loop {
             let mut changed = pin!(self.changed.notified());
             changed.as_mut().enable();
             match waiting.ask(waited) {
                 Ask::Go(sent) => return Turn { limiter: self.clone(), sent: Some(sent) },
-                Ask::At(moment) => tokio::select! {
-                    () = tokio::time::sleep_until(self.started + moment) => {}
-                    () = changed => {}
-                },
-                Ask::Later => changed.await,
+                Ask::At(moment) => {
+                    waited = Wait::Rate;
+                    tokio::select! {
+                        () = tokio::time::sleep_until(self.started + moment) => {}
+                        () = changed => {}
+                    }
+                }
+                Ask::Later => {
+                    waited = Wait::Others;
+                    changed.await;
+                }
             }
-            waited = true;
         }
     }
 
@@ -208,7 +213,7 @@ struct Waiting {
 }
 
 impl Waiting {
-    fn ask(&mut self, waited: bool) -> Ask {
+    fn ask(&mut self, waited: Wait) -> Ask {
         let (mut state, now) = (self.limiter.state(), self.limiter.now());
         if state.queue.first() != Some(&self.place) {
             return Ask::Later;

@@ -8,7 +8,7 @@ use jiff::{SignedDuration, Timestamp};
 use kube::Client;
 
 use crate::api::{AccessKey, AssumeRole, EcrRegistrySpec, Identity, IdentitySource, WebIdentity};
-use crate::aws::{AwsError, Caller, Credentials, Endpoint, Kind, Role, Session, SessionOptions};
+use crate::aws::{AwsError, Caller, Credentials, Endpoint, Role, Session, SessionOptions};
 use crate::cluster::{AccessKeys, ServiceAccountToken};
 use crate::core::backoff;
 use crate::core::names::Region;
@@ -238,7 +238,7 @@ impl Known {
     fn last(&self) -> Option<Told> {
         let asked = self.asked();
         let failure = asked.failure.as_ref().map(|(error, _)| error.clone());
-        let passes = |error: &AwsError| matches!(error.kind, Kind::Transient | Kind::Throttled);
+        let passes = |error: &AwsError| error.kind.passes();
         let caller = asked.last.clone().filter(|_| failure.as_ref().is_none_or(passes))?;
         Some(Told { caller, failure })
     }
@@ -263,7 +263,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::aws::StaticKey;
+    use crate::aws::{Kind, StaticKey};
     use crate::core::token::Secret;
 
     const ROLE: &str = "arn:aws:iam::123456789012:role/manager";
@@ -305,11 +305,11 @@ mod tests {
     async fn whoever_was_known_is_still_told_while_sts_is_away_with_the_failure_beside() {
         let (local, known) = with_a_role(Duration::from_secs(2)).await;
         let before = known.caller().await.unwrap().caller;
-        let away = Action::Before { code: "ServiceUnavailable".into(), status: 503 };
+        let away = Action::Before { code: "InternalFailure".into(), status: 500 };
         local.fault(Fault::always(Matcher::operation("AssumeRole"), away));
         let Told { caller, failure } = until_the_session_has_ended(&known).await.unwrap();
         assert_eq!(caller, before);
-        assert_eq!(failure.unwrap().kind, Kind::Transient);
+        assert_eq!(failure.unwrap().kind, Kind::Lost);
         local.clear_calls();
         assert!(known.caller().await.unwrap().failure.is_some());
         assert!(local.calls().is_empty(), "backing off");

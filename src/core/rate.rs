@@ -4,7 +4,8 @@
 //! Before the first throttling, calls are bounded as TCP bounds them in slow start: one at a time at first, one more with
 //! each success, so that the bound doubles with each round trip. The first throttling turns that into a rate. It falls
 //! until a call passes again, rises quickly to the next throttling, and from then on creeps: the number of calls that
-//! passed between two throttlings is what the account grants, whatever its burst.
+//! passed between two throttlings is what the account grants, whatever its burst. Where nothing passed between two, it
+//! falls again: the limit was lowered.
 
 use std::time::Duration;
 
@@ -28,7 +29,8 @@ const MOST_CREEP: f64 = 0.1;
 /// A throttling leaves at most this much of the rate, and this much of what was granted since the one before.
 const DOWN: f64 = 0.95;
 const GRANTED: f64 = 0.98;
-/// Fewer successes than this between two throttlings don't tell what is granted. Then so much of the rate is left.
+/// Fewer successes than this between two throttlings don't tell what is granted. Then so much of the rate is left, but no
+/// more than had let two more pass.
 const TELLING: u32 = 8;
 const DOWN_UNTOLD: f64 = 0.8;
 
@@ -40,12 +42,22 @@ enum Phase {
     Creep,
 }
 
+/// What a call waited for before it was sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Wait {
+    /// Nothing: until then, no more was wanted than was sent.
+    None,
+    /// Others, as many as may be under way at once.
+    Others,
+    /// The rate: only then does its success say that there could be more.
+    Rate,
+}
+
 /// A call that was sent.
 #[derive(Debug, Clone, Copy)]
 pub struct Sent {
     at: Moment,
-    /// Whether it had to wait for its turn: else it says nothing of the limit.
-    waited: bool,
+    waited: Wait,
 }
 
 /// How a call ended, as far as its rate is concerned.
@@ -102,9 +114,9 @@ impl Rate {
         Some(self.last_sent.map_or(now, |last| now.max(last + pause)))
     }
 
-    /// A call leaves. `waited`: not at once when it was wanted.
-    pub fn send(&mut self, now: Moment, waited: bool) -> Sent {
-        if self.last_sent.is_none() || !waited {
+    /// A call leaves. `waited`: for what, at last.
+    pub fn send(&mut self, now: Moment, waited: Wait) -> Sent {
+        if self.last_sent.is_none() || waited == Wait::None {
             (self.counted_from, self.passed) = (now, 0);
         }
         self.last_sent = Some(now);
@@ -116,7 +128,7 @@ impl Rate {
     pub fn ended(&mut self, sent: Sent, answer: Answer, now: Moment) {
         self.under_way = self.under_way.saturating_sub(1);
         match answer {
-            Answer::Passed => self.pass(sent),
+            Answer::Passed => self.pass(sent, now),
             Answer::Throttled => self.throttle(sent, now),
             Answer::None => {}
         }
@@ -128,7 +140,7 @@ impl Rate {
         self.per_second.is_finite().then_some(self.per_second)
     }
 
-    fn pass(&mut self, sent: Sent) {
+    fn pass(&mut self, sent: Sent, now: Moment) {
         self.passed = self.passed.saturating_add(1);
         if self.phase == Phase::Start {
             self.window = MOST_AT_ONCE.min(self.window + 1);
@@ -140,7 +152,9 @@ impl Rate {
         if self.phase == Phase::Fall {
             self.phase = Phase::Rise;
         }
-        if !sent.waited {
+        // A rate that needs more calls under way than there may be (by Little's law) bounds nothing any more.
+        let needs = self.per_second * now.saturating_sub(sent.at).as_secs_f64();
+        if sent.waited != Wait::Rate || needs >= f64::from(MOST_AT_ONCE) {
             return;
         }
         let growth = if self.phase == Phase::Rise {
@@ -160,11 +174,12 @@ impl Rate {
                 (self.per_second, self.phase) = (granted.max(1.0 / since) / 2.0, Phase::Fall);
             }
             _ if sent.at <= self.changed => return,
-            Phase::Fall => self.per_second /= FALL,
-            Phase::Rise | Phase::Creep => {
-                let untold = self.passed < TELLING;
-                let left = if untold {
-                    self.per_second * DOWN_UNTOLD
+            phase if phase == Phase::Fall || self.passed == 0 => {
+                (self.per_second, self.phase) = (self.per_second / FALL, Phase::Fall);
+            }
+            _ => {
+                let left = if self.passed < TELLING {
+                    (self.per_second * DOWN_UNTOLD).min(f64::from(self.passed + 2) / since)
                 } else {
                     (self.per_second * DOWN).min(granted * GRANTED)
                 };

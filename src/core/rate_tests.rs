@@ -54,11 +54,15 @@ impl Server {
             let first = events.first_key_value().map(|((at, _), _)| *at);
             number += 1;
             if let Some(at) = next.filter(|at| first.is_none_or(|first| *at <= first)) {
+                // All are wanted at the start: only the first goes at once.
+                let wait = match (at > now, left == wanted) {
+                    (true, _) => Wait::Rate,
+                    (false, true) => Wait::None,
+                    (false, false) => Wait::Others,
+                };
                 now = at;
                 left -= 1;
-                // All are wanted at the start: only the first goes at once.
-                let at_once = left + 1 == wanted;
-                let (sent, latency) = (rate.send(now, !at_once), self.latency());
+                let (sent, latency) = (rate.send(now, wait), self.latency());
                 events.insert((now + latency / 2, number), Event::Arrives(sent, latency));
                 continue;
             }
@@ -123,6 +127,26 @@ fn a_limit_that_was_raised_or_lowered_is_noticed() {
 }
 
 #[test]
+fn a_rate_that_no_longer_binds_does_not_grow_and_is_soon_unlearned() {
+    for latency in [1, 20, 100] {
+        for seed in 1..6 {
+            let latency = Duration::from_millis(latency);
+            let mut rate = Rate::default();
+            // One throttling, then as much as can be under way at once.
+            let sent = rate.send(Moment::ZERO, Wait::None);
+            rate.ended(sent, Answer::Throttled, latency);
+            Server::new(1e6, 1e6, latency, seed).serve(&mut rate, 5000, Duration::from_secs(1));
+            let most = f64::from(MOST_AT_ONCE) / latency.as_secs_f64();
+            assert!(rate.learned().unwrap() <= RISE * most, "{latency:?}, seed {seed}: {rate:?}");
+            let run = Server::new(5.0, 5.0, latency, seed).serve(&mut rate, 300, Duration::from_hours(1));
+            let what = format!("{latency:?}, seed {seed}: {run:?}");
+            assert!(run.throttled <= 40, "too fast: {what}");
+            assert!(run.took.as_secs_f64() <= 1.15 * 60.0, "too slow: {what}");
+        }
+    }
+}
+
+#[test]
 fn an_account_that_never_throttles_is_hardly_held_back() {
     let mut server = Server::new(1e6, 1e6, Duration::from_millis(20), 1);
     let run = server.serve(&mut Rate::default(), 1000, Moment::ZERO);
@@ -138,7 +162,7 @@ fn calls_that_never_had_to_wait_do_not_raise_the_rate() {
     let before = rate.learned().unwrap();
     for second in 0..1000 {
         let now = Duration::from_secs(3600 + second);
-        let sent = rate.send(now, false);
+        let sent = rate.send(now, Wait::None);
         rate.ended(sent, Answer::Passed, now + Duration::from_millis(20));
     }
     assert!((rate.learned().unwrap() - before).abs() < 1e-9);
@@ -149,11 +173,11 @@ fn the_rate_never_falls_below_the_floor_and_a_lost_answer_frees_its_place() {
     let mut rate = Rate::default();
     for second in 0..100 {
         let now = Duration::from_secs(second);
-        let sent = rate.send(now, true);
+        let sent = rate.send(now, Wait::Rate);
         rate.ended(sent, Answer::Throttled, now + Duration::from_millis(20));
     }
     assert!((rate.learned().unwrap() - FLOOR).abs() < 1e-9);
-    let sent = rate.send(Duration::from_secs(200), true);
+    let sent = rate.send(Duration::from_secs(200), Wait::Rate);
     rate.ended(sent, Answer::None, Duration::from_secs(230));
     assert_eq!(rate.under_way, 0);
 }

@@ -47,6 +47,7 @@ async fn throttling_by_any_name_is_waited_out() {
         ("RequestLimitExceeded", 503),
         ("SlowDown", 503),
         ("SomethingNew", 429),
+        ("ServiceUnavailable", 503),
     ]
     .into_iter()
     .enumerate()
@@ -59,7 +60,7 @@ async fn throttling_by_any_name_is_waited_out() {
         let events = world.events(&name).await;
         assert!(!events.iter().any(|reason| reason == "Throttled"), "{code}: {events:?}");
     }
-    assert_eq!(world.ecr.calls_of("CreateRepository").len(), 18);
+    assert_eq!(world.ecr.calls_of("CreateRepository").len(), 21);
 }
 
 #[tokio::test]

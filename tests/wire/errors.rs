@@ -25,6 +25,7 @@ async fn throttling_in_every_spelling_is_throttling() {
         ("SlowDown", 503),
         ("Throttling", 400),
         ("SomethingNew", 429),
+        ("ServiceUnavailable", 503),
     ] {
         local.fault(Fault::always(
             Matcher::operation("DescribeRepositories"),
@@ -78,11 +79,29 @@ async fn a_lost_answer_and_a_dead_line_pass() {
     let local = local().await;
     let ecr = ecr(&local).await;
     local.fault(Fault::always(Matcher::operation("DescribeRepositories"), Action::Cut));
-    assert_eq!(ecr.describe("app").await.unwrap_err().kind, Kind::Transient);
+    assert_eq!(ecr.describe("app").await.unwrap_err().kind, Kind::Lost);
     local.clear_faults();
     local.fault(Fault::once(Matcher::operation("CreateRepository"), Action::Lost));
     // It is sent once more, and told that it exists: what was lost was the answer.
     assert_eq!(ecr.create("app", &nothing()).await.unwrap_err().kind, Kind::AlreadyExists);
+}
+
+#[tokio::test]
+async fn only_what_got_lost_is_sent_again_at_once() {
+    let local = local().await;
+    let ecr = ecr(&local).await;
+    for (code, status, sent) in
+        [("ExpiredTokenException", 400, 1), ("SomethingNew", 404, 1), ("ServerException", 500, 2)]
+    {
+        local.fault(Fault::always(
+            Matcher::operation("DescribeRepositories"),
+            Action::Before { code: code.to_owned(), status },
+        ));
+        ecr.describe("app").await.unwrap_err();
+        assert_eq!(local.calls_of("DescribeRepositories").len(), sent, "{code}");
+        local.clear_faults();
+        local.clear_calls();
+    }
 }
 
 #[tokio::test]
