@@ -57,6 +57,12 @@ impl Health {
         self.0.unseen.lock().unwrap_or_else(PoisonError::into_inner).remove(kind);
     }
 
+    /// Whether `/readyz` says so.
+    #[cfg(test)]
+    pub(crate) fn is_ready(&self) -> bool {
+        self.readiness().0 == StatusCode::OK
+    }
+
     /// This loop moves.
     pub fn beat(&self, name: &str) {
         self.0.beats.lock().unwrap_or_else(PoisonError::into_inner).insert(name.to_owned(), Instant::now());

@@ -12,6 +12,7 @@ use kube::{Api, Client};
 use tokio::sync::{mpsc, watch};
 use tokio_util::task::TaskTracker;
 
+use super::patience::Patience;
 use crate::aws::StaticKey;
 use crate::core::reason::{Problem, Reason};
 use crate::core::token::{Secret, fingerprint};
@@ -99,7 +100,7 @@ impl AccessKeys {
         watched.insert(name.to_owned(), receiver.clone());
         let (api, changed, name) = (self.api.clone(), self.changed.clone(), name.to_owned());
         self.tasks.spawn(async move {
-            let mut seen = Box::pin(watch_object(api, &name).default_backoff());
+            let mut seen = Box::pin(watch_object(api, &name).backoff(Patience::default()));
             while let Some(event) = seen.next().await {
                 match event {
                     Ok(secret) => {

@@ -6,6 +6,7 @@ mod config_maps;
 mod events;
 mod lease;
 mod merged_secrets;
+mod patience;
 mod pods;
 mod refusals;
 mod secrets;

@@ -7,6 +7,7 @@ use kube::runtime::WatchStreamExt;
 use kube::runtime::watcher::{self, Event, watcher};
 use kube::{Api, Client};
 
+use super::patience::Patience;
 use super::refusals::lacks_right;
 use super::{is_conflict, is_not_found};
 use crate::core::stuck_pods::StuckPod;
@@ -54,7 +55,7 @@ impl Pods {
     #[must_use]
     pub fn watch(&self) -> BoxStream<'static, PodNews> {
         let unended = watcher::Config::default().fields("status.phase!=Succeeded,status.phase!=Failed");
-        let events = watcher(Api::<Pod>::all(self.client.clone()), unended).default_backoff();
+        let events = watcher(Api::<Pod>::all(self.client.clone()), unended).backoff(Patience::default());
         events
             .map(|event| {
                 let told = |pod: &Pod| StuckPod::read(pod).ok_or_else(|| pod.metadata.uid.clone().unwrap_or_default());

@@ -1,5 +1,5 @@
 //! Watches: each keeps a store and says what changed. An object this version can't read is left out, told, and never
-//! stops the others.
+//! stops the others: what it was before isn't what it is.
 
 use std::collections::{HashMap, HashSet};
 use std::fmt::Debug;
@@ -8,13 +8,13 @@ use std::sync::Arc;
 
 use futures::{Stream, StreamExt};
 use kube::core::{DeserializeGuard, ObjectMeta, PartialObjectMeta};
-use kube::runtime::WatchStreamExt;
-use kube::runtime::reflector::Store;
 use kube::runtime::reflector::store::Writer;
+use kube::runtime::reflector::{ObjectRef, Store};
 use kube::runtime::watcher::{self, Event, watcher};
 use kube::{Api, Resource, ResourceExt};
 use serde::de::DeserializeOwned;
 
+use super::patience::Patience;
 use crate::api::{FINALIZER, RECONCILE_AT, SUSPEND};
 use crate::server::Health;
 
@@ -41,10 +41,7 @@ pub fn watch<K>(
 where
     K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + Sync + 'static,
 {
-    let events = watcher(api, config).default_backoff();
-    let readable =
-        move |event: Result<_, _>| std::future::ready(event.map(|event| readable(event, &prune)).transpose());
-    keep(events.filter_map(readable), health, on)
+    keep(move || watcher(api.clone(), config.clone()), move |event, store| readable(event, store, &prune), health, on)
 }
 
 /// The same for the metadata of objects: the API server is asked for nothing else. A guard around the type would undo that:
@@ -59,22 +56,28 @@ pub fn watch_metadata<K>(
 where
     K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + Sync + 'static,
 {
-    keep(watcher(api, config).default_backoff().modify(prune), health, on)
+    let pruned = move |event: Event<_>, _: &_| Some(event.modify(&prune));
+    keep(move || watcher(api.clone(), config.clone()), pruned, health, on)
 }
 
-fn keep<K>(
-    events: impl Stream<Item = Result<Event<K>, watcher::Error>> + Send,
+fn keep<K, O, S>(
+    watch: impl Fn() -> S + Send,
+    open: impl Fn(Event<O>, &Store<K>) -> Option<Event<K>> + Send,
     health: Health,
     mut on: impl FnMut(Change<'_, K>) + Send + 'static,
 ) -> (Store<K>, impl Future<Output = ()> + Send)
 where
     K: Resource<DynamicType = ()> + Clone + Send + Sync + 'static,
+    O: Send,
+    S: Stream<Item = Result<Event<O>, watcher::Error>> + Send,
 {
     let mut writer = Writer::<K>::new(());
     let store = writer.as_reader();
+    let reader = store.clone();
     let task = async move {
         let kind = K::kind(&());
-        let mut events = Box::pin(events);
+        let mut events = Box::pin(watch());
+        let mut patience = Patience::default();
         while let Some(event) = events.next().await {
             let event = match event {
                 Ok(event) => event,
@@ -82,12 +85,19 @@ where
                     let why = obstacle(&error);
                     if let Some(why) = why {
                         health.cannot_see(&kind, why);
+                        // A list that succeeds says so; a watch that goes on where it was may long say nothing.
+                        events.set(watch());
                     }
                     tracing::warn!(%kind, %error, why, "watch interrupted");
+                    tokio::time::sleep(patience.pause()).await;
                     continue;
                 }
             };
-            health.sees(&kind);
+            // A list that is about to begin may fail yet.
+            if !matches!(event, Event::Init) {
+                health.sees(&kind);
+            }
+            let Some(event) = open(event, &reader) else { continue };
             writer.apply_watcher_event(&event);
             match &event {
                 Event::Apply(object) => on(Change::Seen(object)),
@@ -116,25 +126,29 @@ fn obstacle(error: &watcher::Error) -> Option<&'static str> {
     }
 }
 
-fn readable<K: Resource<DynamicType = ()>>(
-    event: Event<DeserializeGuard<K>>,
-    prune: &impl Fn(&mut K),
-) -> Option<Event<K>> {
+/// An object that can't be read any more is gone, as far as this version can tell.
+fn readable<K>(event: Event<DeserializeGuard<K>>, store: &Store<K>, prune: &impl Fn(&mut K)) -> Option<Event<K>>
+where
+    K: Resource<DynamicType = ()> + Clone + 'static,
+{
     let open = |guard: DeserializeGuard<K>| match guard.0 {
         Ok(mut object) => {
             prune(&mut object);
-            Some(object)
+            Ok(object)
         }
         Err(invalid) => {
             let ObjectMeta { namespace, name, .. } = invalid.metadata;
             tracing::warn!(kind = %K::kind(&()), ?namespace, ?name, error = %invalid.error, "object can't be read, and is left alone");
-            None
+            let key = ObjectRef::new(&name.unwrap_or_default());
+            Err(store.get(&namespace.iter().fold(key, |key, namespace| key.within(namespace))))
         }
     };
+    let unreadable = |before: Option<Arc<K>>| before.map(|before| Event::Delete(K::clone(&before)));
     match event {
-        Event::Apply(guard) => open(guard).map(Event::Apply),
-        Event::Delete(guard) => open(guard).map(Event::Delete),
-        Event::InitApply(guard) => open(guard).map(Event::InitApply),
+        Event::Apply(guard) => open(guard).map_or_else(unreadable, |object| Some(Event::Apply(object))),
+        Event::Delete(guard) => open(guard).map_or_else(unreadable, |object| Some(Event::Delete(object))),
+        // A list replaces all there was.
+        Event::InitApply(guard) => open(guard).ok().map(Event::InitApply),
         Event::Init => Some(Event::Init),
         Event::InitDone => Some(Event::InitDone),
     }
@@ -207,13 +221,17 @@ impl Relevant {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use std::sync::Mutex;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::time::Duration;
 
-    fn object(
-        generation: i64,
-        finalizers: &[&str],
-        annotations: &[(&str, &str)],
-    ) -> PartialObjectMeta<crate::api::EcrRepository> {
+    use futures::stream;
+    use serde_json::json;
+
+    use super::*;
+    use crate::api::EcrRepository;
+
+    fn object(generation: i64, finalizers: &[&str], annotations: &[(&str, &str)]) -> PartialObjectMeta<EcrRepository> {
         PartialObjectMeta {
             metadata: ObjectMeta {
                 uid: Some("u".into()),
@@ -226,6 +244,82 @@ mod tests {
             },
             ..PartialObjectMeta::default()
         }
+    }
+
+    fn guarded(name: &str, spec: &serde_json::Value) -> DeserializeGuard<EcrRepository> {
+        let object = json!({
+            "apiVersion": "ecr-operator.dev/v1", "kind": "EcrRepository",
+            "metadata": {"namespace": "team-a", "name": name, "uid": name}, "spec": spec,
+        });
+        serde_json::from_value(object).unwrap()
+    }
+
+    /// What a watch tells of these events, with the store at the end of each.
+    async fn told(events: Vec<Event<DeserializeGuard<EcrRepository>>>) -> (Vec<String>, Vec<String>) {
+        let events = Mutex::new(Some(events));
+        let watch = move || stream::iter(events.lock().unwrap().take().unwrap()).map(Ok);
+        let (sender, receiver) = std::sync::mpsc::channel();
+        let (store, task) = keep(
+            watch,
+            |event, store| readable(event, store, &|_| ()),
+            Health::default(),
+            move |change| {
+                let _ = sender.send(match change {
+                    Change::Seen(object) => format!("seen {}", object.name_any()),
+                    Change::Gone(object) => format!("gone {}", object.name_any()),
+                    Change::Relisted => "relisted".to_owned(),
+                });
+            },
+        );
+        task.await;
+        (receiver.iter().collect(), store.state().iter().map(|object| object.name_any()).collect())
+    }
+
+    #[tokio::test]
+    async fn an_object_that_can_not_be_read_any_more_is_gone_with_all_it_was_and_once() {
+        let (good, bad) = (json!({}), json!({"name": 7}));
+        let listed = || vec![Event::Init, Event::InitApply(guarded("other", &good)), Event::InitDone];
+        let edited =
+            || [listed(), vec![Event::Apply(guarded("app", &good)), Event::Apply(guarded("app", &bad))]].concat();
+        let (changes, there) = told(edited()).await;
+        assert_eq!(changes, ["relisted", "seen app", "gone app"]);
+        assert_eq!(there, ["other"]);
+        let (changes, _) = told([edited(), vec![Event::Delete(guarded("app", &bad))]].concat()).await;
+        assert_eq!(changes, ["relisted", "seen app", "gone app"], "it was gone already");
+        let (changes, there) = told([edited(), vec![Event::Apply(guarded("app", &good))]].concat()).await;
+        assert_eq!((changes.len(), there.len()), (4, 2), "it is back once it can be read again");
+        let mut deleted = listed();
+        deleted.extend([Event::Apply(guarded("app", &good)), Event::Delete(guarded("app", &bad))]);
+        assert_eq!(told(deleted).await.1, ["other"]);
+    }
+
+    fn refused(code: u16) -> kube::Error {
+        kube::Error::Api(Box::new(kube::core::Status { code, ..kube::core::Status::default() }))
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_kind_that_may_be_watched_again_is_seen_though_nothing_changes_and_not_before() {
+        let health = Health::default();
+        health.ready();
+        let starts = Arc::new(AtomicUsize::new(0));
+        let (ready, counted) = (health.clone(), starts.clone());
+        // A watch that may not go on, lists that are refused, and one that isn't; after that, silence.
+        let watch = move || {
+            let list = vec![Ok(Event::Init), Ok(Event::<EcrRepository>::InitDone)];
+            let start = counted.fetch_add(1, Ordering::SeqCst);
+            let ready = ready.clone();
+            stream::iter(match start {
+                0 => list.into_iter().chain([Err(watcher::Error::WatchStartFailed(refused(403)))]).collect(),
+                1..6 => vec![Ok(Event::Init), Err(watcher::Error::InitialListFailed(refused(403)))],
+                _ => list,
+            })
+            .inspect(move |_| assert!(start == 0 || !ready.is_ready(), "a list that begins is no success"))
+            .chain(stream::pending())
+        };
+        let (_store, task) = keep(watch, |event, _| Some(event), health.clone(), |_| ());
+        tokio::time::timeout(Duration::from_mins(10), task).await.unwrap_err();
+        assert!(health.is_ready());
+        assert_eq!(starts.load(Ordering::SeqCst), 7, "nothing more is asked for");
     }
 
     #[test]
