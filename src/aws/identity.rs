@@ -97,8 +97,8 @@ impl Session {
                 TimeoutConfig::builder()
                     .connect_timeout(Duration::from_secs(4))
                     .operation_attempt_timeout(Duration::from_secs(15))
-                    // With what it takes to have the identity's credentials.
-                    .operation_timeout(Duration::from_secs(35))
+                    // With what it takes to have credentials that are at hand.
+                    .operation_timeout(Duration::from_secs(20))
                     .build(),
             )
             // Credentials are kept by the keyring: what the SDK keeps by itself, it keeps of each session for good.
@@ -130,8 +130,12 @@ impl Session {
 
     /// For calls that are made as this session, as long as it is of `account`.
     fn signed(&self, account: &AccountId) -> SdkConfig {
-        let provider = Provider { keyring: self.keyring.clone(), account: account.clone() };
-        self.unsigned.to_builder().credentials_provider(SharedCredentialsProvider::new(provider)).build()
+        let signer = SharedCredentialsProvider::new(self.signer(account));
+        self.unsigned.to_builder().credentials_provider(signer).build()
+    }
+
+    fn signer(&self, account: &AccountId) -> Provider {
+        Provider { keyring: self.keyring.clone(), account: account.clone() }
     }
 
     /// ECR in this session's Region, for the registry of `account`.
@@ -147,7 +151,7 @@ impl Session {
     }
 
     fn line_to(&self, account: &AccountId) -> Line {
-        self.calls.line(Ok(account), self.region.as_str(), self.unsigned.endpoint_url())
+        self.calls.line(Ok(account), self.region.as_str(), self.unsigned.endpoint_url()).signed_by(self.signer(account))
     }
 
     /// Who this is. Needs no permission.

@@ -1,6 +1,6 @@
 //! One identity's credentials: held while they are good, renewed before they end, cut down on request.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
 use aws_config::SdkConfig;
@@ -10,7 +10,7 @@ use aws_config::provider_config::ProviderConfig;
 use aws_credential_types::Credentials as AwsCredentials;
 use aws_credential_types::provider::error::CredentialsError;
 use aws_credential_types::provider::{ProvideCredentials, SharedCredentialsProvider, future};
-use tokio::sync::Mutex;
+use futures::future::BoxFuture;
 
 use crate::aws::credentials::{Credentials, IdentityTokens, Role, SESSION_NAME, StaticKey};
 use crate::aws::error::with_causes;
@@ -26,14 +26,19 @@ const AGAIN: Duration = Duration::from_secs(30);
 /// Nor where there are none: all who ask within this time get the same answer.
 const SOON: Duration = Duration::from_secs(3);
 
+/// Who has its turn gives it back if the credentials, had just before, are to be waited for.
+const AT_HAND: Duration = Duration::from_secs(1);
+
 /// One identity's credentials.
 #[derive(Debug)]
 pub(super) struct Keyring {
     source: Source,
     sts: Sts,
     held: Mutex<Held>,
+    /// Taken by whoever asks for new ones, for all the others.
+    asking: tokio::sync::Mutex<()>,
     /// Whom an access key id belongs to, which never changes.
-    owner: Mutex<Option<(String, Caller)>>,
+    owner: tokio::sync::Mutex<Option<(String, Caller)>>,
 }
 
 #[derive(Debug)]
@@ -59,6 +64,17 @@ impl Held {
     fn alive(&self) -> Option<&AwsCredentials> {
         self.credentials.as_ref().filter(|own| own.expiry().is_none_or(|end| SystemTime::now() < end))
     }
+
+    /// What can be answered without asking; `None`: it is time to ask.
+    fn answer(&self) -> Option<Result<AwsCredentials, AwsError>> {
+        let due = self.renew_at.is_none_or(|at| at <= SystemTime::now());
+        let failure = self.failure.as_ref().filter(|(_, until)| Instant::now() < *until);
+        match (self.alive(), failure) {
+            (Some(own), failure) if !due || failure.is_some() => Some(Ok(own.clone())),
+            (None, Some((error, _))) => Some(Err(error.clone())),
+            _ => None,
+        }
+    }
 }
 
 impl Keyring {
@@ -73,21 +89,39 @@ impl Keyring {
             Credentials::AssumeRole(role, by) => Source::Role(role.clone(), Box::new(Self::new(by, unsigned, options))),
             Credentials::Ambient => ambient(unsigned, options),
         };
-        Self { source, sts: Sts::new(unsigned.clone(), line), held: Mutex::default(), owner: Mutex::default() }
+        Self::with(source, Sts::new(unsigned.clone(), line))
     }
 
-    /// The identity's own credentials. Where renewal fails, the last ones as long as they live.
+    fn with(source: Source, sts: Sts) -> Self {
+        Self {
+            source,
+            sts,
+            held: Mutex::default(),
+            asking: tokio::sync::Mutex::default(),
+            owner: tokio::sync::Mutex::default(),
+        }
+    }
+
+    /// The identity's own credentials. Where renewal fails, or takes its time, the last ones as long as they live.
     pub async fn current(&self) -> Result<AwsCredentials, AwsError> {
-        let mut held = self.held.lock().await;
-        let due = held.renew_at.is_none_or(|at| at <= SystemTime::now());
-        if let Some(own) = held.alive().filter(|_| !due) {
-            return Ok(own.clone());
+        if let Some(answer) = self.held().answer() {
+            return answer;
         }
-        let last = |held: &Held, error: AwsError| held.alive().cloned().ok_or(error);
-        if let Some((error, _)) = held.failure.clone().filter(|(_, until)| Instant::now() < *until) {
-            return last(&held, error);
+        let _asking = if let Ok(asking) = self.asking.try_lock() {
+            asking
+        } else {
+            let last = self.held().alive().cloned();
+            if let Some(own) = last {
+                return Ok(own);
+            }
+            self.asking.lock().await
+        };
+        if let Some(answer) = self.held().answer() {
+            return answer;
         }
-        match self.fetch(None).await {
+        let fetched = self.fetch(None).await;
+        let mut held = self.held();
+        match fetched {
             Ok(own) => {
                 // Those without an end need no call, and are had anew each time.
                 let renew_at = own.expiry().map(|end| renewal(SystemTime::now(), end));
@@ -95,18 +129,22 @@ impl Keyring {
                 Ok(own)
             }
             Err(error) => {
-                let pause = match held.alive() {
-                    Some(_) => {
-                        tracing::warn!(%error, "credentials can't be renewed; the last ones still live");
-                        AGAIN
-                    }
-                    None => SOON,
+                let last = held.alive().cloned();
+                let pause = if last.is_some() {
+                    tracing::warn!(%error, "credentials can't be renewed; the last ones still live");
+                    AGAIN
+                } else {
+                    SOON
                 };
                 // Counted from now: the attempt itself may have taken longer.
                 held.failure = Some((error.clone(), Instant::now() + pause));
-                last(&held, error)
+                last.ok_or(error)
             }
         }
+    }
+
+    fn held(&self) -> MutexGuard<'_, Held> {
+        self.held.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The same, if they are of `account`: others are of no use to whoever works with that one, and may do harm.
@@ -191,11 +229,19 @@ impl Keyring {
     }
 }
 
-/// A keyring as the SDK's clients take it: for calls to one account.
+/// A keyring as the SDK's clients take it: for calls to one account. These have their turn already, and others wait for it:
+/// see [`crate::aws::limiter::Line::signed_by`].
 #[derive(Debug, Clone)]
 pub(super) struct Provider {
     pub keyring: Arc<Keyring>,
     pub account: AccountId,
+}
+
+impl Provider {
+    /// Waits until they are at hand. In a box: whoever hands them out makes calls that come here as well.
+    pub fn ready(&self) -> BoxFuture<'_, Result<(), AwsError>> {
+        Box::pin(async { self.keyring.of(&self.account).await.map(drop) })
+    }
 }
 
 impl ProvideCredentials for Provider {
@@ -204,8 +250,18 @@ impl ProvideCredentials for Provider {
         Self: 'a,
     {
         future::ProvideCredentials::new(async {
-            self.keyring.of(&self.account).await.map_err(CredentialsError::provider_error)
+            let ready = tokio::time::timeout(AT_HAND, self.keyring.of(&self.account)).await;
+            ready.unwrap_or_else(|_| Err(not_at_hand())).map_err(CredentialsError::provider_error)
         })
+    }
+}
+
+fn not_at_hand() -> AwsError {
+    AwsError {
+        call: "credentials",
+        kind: Kind::Transient,
+        code: "not at hand".to_owned(),
+        message: "they ended while the call waited for its turn".to_owned(),
     }
 }
 

@@ -11,6 +11,7 @@ use aws_smithy_types::error::metadata::ProvideErrorMetadata;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
+use crate::aws::keyring::Provider;
 use crate::aws::{AwsError, Kind};
 use crate::core::names::AccountId;
 use crate::core::rate::{Answer, Moment, Rate, Sent, Wait};
@@ -53,6 +54,8 @@ pub struct Line {
     account: String,
     region: String,
     priority: Priority,
+    /// Whose credentials its calls need.
+    signer: Option<Provider>,
 }
 
 impl Calls {
@@ -73,6 +76,7 @@ impl Calls {
             account: account.map(ToString::to_string).unwrap_or_default(),
             region: region.to_owned(),
             priority: Priority::default(),
+            signer: None,
         }
     }
 }
@@ -82,6 +86,13 @@ impl Line {
     #[must_use]
     pub fn at(&self, priority: Priority) -> Self {
         Self { priority, ..self.clone() }
+    }
+
+    /// For calls that are made with these credentials. They are waited for before a call has its turn: whoever had to be
+    /// asked for them would else hold up all others of the account.
+    #[must_use]
+    pub(super) fn signed_by(self, signer: Provider) -> Self {
+        Self { signer: Some(signer), ..self }
     }
 
     /// Makes the call `call`, spelled as in IAM. `request` makes the request: more than once if it was throttled, or got
@@ -97,6 +108,9 @@ impl Line {
         let limiter = self.limiter(call);
         let (mut throttled, mut lost) = (0, 0);
         loop {
+            if let Some(signer) = &self.signer {
+                signer.ready().await?;
+            }
             let turn = limiter.turn(self.priority).await;
             let result = request().await.map_err(|error| AwsError::new(call, &error));
             // The identity failed on the way: that says nothing of this API, which wasn't called.

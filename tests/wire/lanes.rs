@@ -1,5 +1,7 @@
 //! How each call finds its way: only as long as this process may work, and each API with what is known of it alone.
 
+use std::time::Duration;
+
 use aws_smithy_runtime_api::client::http::SharedHttpClient;
 use ecr_operator::api::TokenAccess;
 use ecr_operator::aws::{Calls, Credentials, Endpoint, Kind, Role, Session, SessionOptions};
@@ -50,6 +52,34 @@ async fn a_throttled_identity_teaches_nothing_about_the_call_that_needed_it() {
     let text = metrics.text().unwrap();
     let learned: Vec<_> = text.lines().filter(|line| line.starts_with("ecr_operator_aws_learned_rate{")).collect();
     assert!(learned.len() == 1 && learned[0].contains("api=\"sts:AssumeRole\""), "{learned:?}");
+}
+
+#[tokio::test]
+async fn an_identity_that_can_not_be_had_holds_up_no_other_of_the_same_account() {
+    let local = local().await;
+    let statement = json!({"Effect": "Allow", "Principal": {"AWS": ACCOUNT}, "Action": "sts:AssumeRole"});
+    let everything = json!({"Statement": {"Effect": "Allow", "Action": "*", "Resource": "*"}});
+    let role = json!({"name": "manager", "trust": {"Statement": statement}, "policies": [everything]});
+    local.seed(&serde_json::from_value(json!({"accounts": [{"id": ACCOUNT, "roles": [role]}]})).unwrap()).unwrap();
+    let options = SessionOptions { calls: Calls::default(), ..SessionOptions::default() };
+    let role = Role::new(ROLE.to_owned(), "ecr-operator-default".to_owned());
+    let broken = session(&local, &Credentials::AssumeRole(role, Box::new(admin())), options.clone()).await;
+    let whole = session(&local, &admin(), options).await;
+    whole.caller().await.unwrap();
+
+    local.fault(Fault::always(Matcher::operation("AssumeRole"), Action::Hang));
+    let stuck: Vec<_> = (0..20)
+        .map(|n| {
+            let ecr = broken.ecr(&account());
+            tokio::spawn(async move { ecr.describe(&format!("app-{n}")).await })
+        })
+        .collect();
+    local.wait_for_call(Duration::from_secs(30), |call| call.operation == "AssumeRole").await.unwrap();
+    // Half of what it takes until a call to AWS is given up.
+    let described = tokio::time::timeout(Duration::from_secs(7), whole.ecr(&account()).describe("app")).await;
+    assert_eq!(described.unwrap().unwrap(), None);
+    assert!(stuck.iter().all(|task| !task.is_finished()));
+    stuck.iter().for_each(tokio::task::JoinHandle::abort);
 }
 
 #[tokio::test]

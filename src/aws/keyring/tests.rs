@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use aws_config::BehaviorVersion;
 use aws_smithy_runtime_api::client::http::SharedHttpClient;
+use futures::FutureExt;
 use local_ecr::{Config, Fault, LocalEcr, Matcher};
 use serde_json::json;
 
@@ -70,7 +71,7 @@ async fn keyring(local: &LocalEcr, agent: &Arc<Agent>) -> Keyring {
         .await;
     let line = crate::aws::limiter::Calls::default().line(Err("agent"), "eu-west-1", None);
     let source = Source::Handed(SharedCredentialsProvider::new(Hand(agent.clone())));
-    Keyring { source, sts: Sts::new(unsigned, line), held: Mutex::default(), owner: Mutex::default() }
+    Keyring::with(source, Sts::new(unsigned, line))
 }
 
 fn admin(lives: Option<Duration>) -> AwsCredentials {
@@ -145,6 +146,28 @@ async fn the_last_credentials_are_used_until_they_end_and_not_a_moment_longer() 
     let error = tokio::time::timeout(Duration::from_mins(1), ended).await.unwrap();
     assert!(first.expiry().unwrap() <= SystemTime::now() && error.message.contains("away"));
     assert!(agent.asked.load(Ordering::SeqCst) <= 4, "not for each who asked");
+}
+
+#[tokio::test]
+async fn while_one_renews_the_others_use_the_last_ones_and_wait_only_where_there_are_none() {
+    let agent = Arc::new(Agent { takes: Duration::from_hours(1), ..Agent::default() });
+    let keyring = Arc::new(keyring(&local().await, &agent).await);
+    *keyring.held() = Held { credentials: Some(admin(Some(Duration::from_hours(1)))), ..Held::default() };
+    let asking = tokio::spawn({
+        let keyring = keyring.clone();
+        async move { keyring.current().await }
+    });
+    while agent.asked.load(Ordering::SeqCst) == 0 {
+        tokio::task::yield_now().await;
+    }
+    for _ in 0..20 {
+        let own = keyring.current().now_or_never().unwrap().unwrap();
+        assert_eq!(own.access_key_id(), Config::default().access_key);
+    }
+    *keyring.held() = Held::default();
+    assert!(keyring.current().now_or_never().is_none());
+    asking.abort();
+    assert_eq!(agent.asked.load(Ordering::SeqCst), 1);
 }
 
 #[tokio::test]
