@@ -4,7 +4,7 @@ use std::fmt::Debug;
 use std::panic::AssertUnwindSafe;
 use std::pin::pin;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures::{FutureExt, StreamExt};
 use kube::runtime::controller::{Action, Config, Controller};
@@ -94,7 +94,10 @@ async fn guarded<K: Resource<DynamicType = ()>>(
     pass: impl Future<Output = Result<Action, kube::Error>>,
 ) -> Result<Action, kube::Error> {
     let span = tracing::info_span!("pass", kind = %K::kind(&()), namespace = object.meta().namespace, name = object.meta().name);
-    survived(&*object, &context.metrics, &context.attempts, pass).instrument(span).await
+    let began = Instant::now();
+    let done = survived(&*object, &context.metrics, &context.attempts, pass).instrument(span).await;
+    context.metrics.took(&K::kind(&()), began.elapsed());
+    done
 }
 
 /// A panic in one pass is that object's trouble, told and tried again; the process goes on.

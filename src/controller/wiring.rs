@@ -85,6 +85,7 @@ pub async fn run(
         all_read(&stores).await;
         health.ready();
         metrics.ready();
+        metrics.count(stores.repositories.clone());
         tracing::info!(owner_id, "all objects read");
         stand_by(&tenure, &mut inputs).await;
         owner_id
