@@ -23,6 +23,9 @@ const OF_OTHER_CLIENTS: [(&str, &str); 2] = [
     ("ecr:DescribeImages", "tools that look for the newest image, such as Flux and Renovate"),
 ];
 
+/// A KMS key of the account's own.
+const KEY: &str = "arn:aws:kms:eu-west-1:123456789012:key/0d1e2f3a-0000-4000-8000-000000000001";
+
 /// All that the documents allow.
 fn actions(documents: &[Value]) -> BTreeSet<String> {
     let statements = documents.iter().flat_map(|document| document["Statement"].as_array().unwrap());
@@ -67,7 +70,8 @@ impl Roles {
     }
 
     fn give(&self, role: &str, documents: &[&str]) {
-        let policies: Vec<_> = documents.iter().map(|name| document(name, &[("OWNER", &self.owner)])).collect();
+        let fill = [("OWNER", self.owner.as_str()), ("KEY", KEY)];
+        let policies: Vec<_> = documents.iter().map(|name| document(name, &fill)).collect();
         let source = format!("arn:aws:iam::{ACCOUNT}:user/admin");
         let trust = [("arn:aws:iam::OPERATOR_ACCOUNT:role/ROLE", source.as_str()), ("EXTERNAL_ID", "word")];
         let role = json!({"name": role, "trust": document("trust-assume-role", &trust), "policies": policies});
@@ -138,6 +142,32 @@ async fn the_managers_policy_is_all_that_repositories_take() {
 
     let allowed = actions(&[document("manager", &[]), document("take-over", &[])]);
     assert_eq!(world.ecr.actions_needed_by("manager"), allowed);
+}
+
+#[tokio::test]
+async fn the_policy_for_keys_is_all_that_a_repository_with_a_key_of_your_own_takes_besides() {
+    let roles = Roles::new("iamkms", &["manager"]).await;
+    let world = &roles.world;
+    let encryption = json!({"encryptionType": "KMS", "kmsKey": KEY});
+    world.repository("app", json!({"encryptionConfiguration": encryption, "deletionPolicy": "Delete"})).await;
+    let denied = world.repository_says("app", "False", "Denied").await.status.unwrap();
+    assert!(denied.conditions[0].message.contains("kms:CreateGrant"), "{}", denied.conditions[0].message);
+    assert!(world.there("app").is_none());
+    roles.give("manager", &["manager", "kms"]);
+    world.again(&world.api::<EcrRepository>(), "app").await;
+    world.repository_says("app", "True", "Ready").await;
+    assert_eq!(world.there("app").unwrap().description["encryptionConfiguration"]["kmsKey"], KEY);
+    world.api::<EcrRepository>().delete("app", &DeleteParams::default()).await.unwrap();
+    world.until_gone(&world.api::<EcrRepository>(), "app").await;
+    assert!(world.there("app").is_none());
+
+    let mut needed = world.ecr.actions_needed_by("manager");
+    needed.retain(|action| action.starts_with("kms:"));
+    assert_eq!(needed, actions(&[document("kms", &[])]));
+    // No other key.
+    let other = json!({"encryptionType": "KMS", "kmsKey": KEY.replace("0001", "0002")});
+    world.repository("other", json!({"encryptionConfiguration": other})).await;
+    world.repository_says("other", "False", "Denied").await;
 }
 
 #[tokio::test]

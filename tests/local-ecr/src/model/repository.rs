@@ -162,6 +162,12 @@ impl Encryption {
         };
         Ok(Self { encryption_type: kind, kms_key })
     }
+
+    /// The key, unless it is the one that AWS keeps for ECR: that one asks for no permission.
+    pub fn own_key(&self, account: &str, region: &str) -> Option<&str> {
+        let of_aws = key_arn("alias/aws/ecr", account, region).ok();
+        self.kms_key.as_deref().filter(|key| of_aws.as_deref() != Some(*key))
+    }
 }
 
 /// The ARN of the key that an alias, id or ARN names. Keys aren't modelled: each alias is taken to exist and

@@ -115,6 +115,17 @@ impl Context<'_> {
         self.model.identities.authorize(self.caller, &Ask::new(action, resource, &self.caller.account))
     }
 
+    /// Asks for permission to do this to a key by way of ECR, which passes on what KMS says. The policies of keys aren't
+    /// modelled: each leaves it to those of the identities, in whichever account.
+    pub fn authorize_key(&self, action: &str, key: &str) -> Result<(), ApiError> {
+        let via = vec![format!("ecr.{}.amazonaws.com", self.region)];
+        let ask = Ask::new(action, key, &self.caller.account).context("kms:ViaService", via);
+        self.model
+            .identities
+            .authorize(self.caller, &ask)
+            .map_err(|denied| ApiError::new("KmsException", denied.message).detail("kmsError", "AccessDeniedException"))
+    }
+
     /// A repository as reads see it: a new one may not be there yet.
     pub fn read(&self, target: &Target) -> Result<&Repository, ApiError> {
         self.model

@@ -37,6 +37,10 @@ pub(crate) fn create(cx: &mut Context<'_>, input: Create) -> Answer {
     if !tags.is_empty() {
         cx.authorize_with("ecr:TagResource", &target, |ask| ask.request_tags(&tags))?;
     }
+    if let Some(key) = encryption.own_key(&target.account, cx.region) {
+        cx.authorize_key("kms:DescribeKey", key)?;
+        cx.authorize_key("kms:CreateGrant", key)?;
+    }
     let repository = Repository {
         account: target.account,
         region: cx.region.to_owned(),
@@ -123,6 +127,10 @@ pub(crate) fn delete(cx: &mut Context<'_>, input: Delete) -> Answer {
         return Err(ApiError::new("RepositoryNotEmptyException", message));
     }
     let rendered = repository.render();
+    let key = repository.encryption.own_key(&target.account, &repository.region).map(str::to_owned);
+    if let Some(key) = key {
+        cx.authorize_key("kms:RetireGrant", &key)?;
+    }
     cx.model.registry_mut(&target.account, cx.region).repositories.remove(&target.name);
     Ok(json!({"repository": rendered}))
 }
