@@ -20,6 +20,7 @@ mod registries;
 mod registry;
 mod registry_rounds;
 mod registry_sessions;
+mod registry_tokens;
 mod report;
 mod repository;
 mod repository_apply;

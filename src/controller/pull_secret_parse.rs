@@ -8,9 +8,9 @@ use kube::ResourceExt;
 use crate::api::{EcrRegistry, RegistryEntry, TokenAccess, WhenNotAllowed};
 use crate::controller::context::Context;
 use crate::controller::pull_secret_kind::{Labelled, PullSecret};
-use crate::controller::registries::{Registry, is_scoped};
+use crate::controller::registry_tokens::{Issuer, is_scoped, offer};
 use crate::core::access::Access;
-use crate::core::pull_secret::{Login, Offer, Request, logins};
+use crate::core::pull_secret::{Login, Logins, Offer, Request, logins};
 use crate::core::reason::{Problem, Reason};
 use crate::core::scope::{ScopeError, ceiling};
 use crate::core::selector::NamespaceView;
@@ -19,8 +19,8 @@ use crate::core::token::{TokenKey, fingerprint};
 /// What a pull secret asks for, with the registries it names.
 pub(super) struct Desired {
     pub(super) name: String,
-    /// By the identity that mints: the registry and its caller.
-    pub(super) minters: BTreeMap<String, (Registry, String)>,
+    /// By identity.
+    pub(super) issuers: BTreeMap<String, Issuer>,
     /// Registries that can't be used just now: they hold back no other, nor what is no longer wanted.
     pub(super) failures: Vec<Problem>,
     /// Namespaces that are to hold the Secret, with what is to be in it.
@@ -39,6 +39,8 @@ pub(super) struct Desired {
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Variant {
     pub(super) logins: Vec<Login>,
+    /// Hosts that it is to have entries for as soon as their registry can be used.
+    unusable: Vec<String>,
     /// A fingerprint of everything but the tokens.
     pub(super) content: String,
 }
@@ -48,12 +50,17 @@ impl Variant {
     pub(super) fn hosts(&self) -> impl Iterator<Item = &str> {
         self.logins.iter().map(|login| login.host.as_str())
     }
+
+    /// For which there are entries or should be.
+    pub(super) fn wanted(&self) -> impl Iterator<Item = &str> {
+        self.hosts().chain(self.unusable.iter().map(String::as_str))
+    }
 }
 
 impl Desired {
     /// Whoever mints for `login`.
-    pub(super) fn caller(&self, login: &Login) -> Option<&str> {
-        self.minters.get(&login.token.identity).map(|(_, caller)| caller.as_str())
+    pub(super) fn issuer(&self, login: &Login) -> Option<&Issuer> {
+        self.issuers.get(&login.token.identity)
     }
 
     /// Whether the namespace keeps what it has, and gets nothing new.
@@ -90,8 +97,14 @@ struct Asked {
     entry: RegistryEntry,
     /// `None` where there is no such registry.
     declared: Option<Arc<EcrRegistry>>,
-    /// `None` where it can't be used just now.
+    /// `None` where its account isn't known.
     offer: Option<Offer>,
+}
+
+impl Asked {
+    fn is_usable(&self) -> bool {
+        self.offer.as_ref().is_some_and(|offer| offer.identity.is_some())
+    }
 }
 
 /// Resolves and parses; registries that can't be used are told of.
@@ -99,32 +112,22 @@ struct Asked {
 /// # Errors
 /// Where it isn't known which namespaces it means.
 pub(super) async fn desired<K: PullSecret>(object: &K, context: &Context) -> Result<Desired, Problem> {
-    let (mut minters, mut asked, mut failures) = (BTreeMap::new(), Vec::new(), Vec::new());
+    let (mut issuers, mut asked, mut failures) = (BTreeMap::new(), Vec::new(), Vec::new());
     for entry in object.entries() {
         let name = entry.registry_ref.clone().unwrap_or_default().name;
         let declared = context.registries.object(&name).ok();
-        let offer = match offered(&name, object.common().access, context).await {
-            Ok((registry, offer, caller)) => {
-                minters.insert(offer.identity.clone(), (registry, caller));
-                Some(offer)
-            }
-            Err(problem) => {
-                failures.push(problem);
-                None
-            }
-        };
+        let access = object.common().access;
+        let issuer = context.registries.issuer(&name, access).await;
+        let issuer = issuer.map_err(|problem| failures.push(problem)).ok();
+        let offer = declared.as_ref().map(|declared| offer(declared, access, issuer.as_ref())).transpose();
+        let offer = offer.map_err(|problem| failures.push(problem)).ok().flatten().flatten();
+        issuers.extend(issuer.map(|issuer| (issuer.identity.clone(), issuer)));
         asked.push(Asked { entry, declared, offer });
     }
     let name = object.common().secret_name.clone().unwrap_or_else(|| object.name_any());
     let Rights { allowed, denied, cleared, refused, waiting } =
         rights(object, &name, &asked, &object.namespaces(context)?);
-    Ok(Desired { name, minters, failures, allowed, denied, cleared, refused, waiting })
-}
-
-async fn offered(name: &str, access: TokenAccess, context: &Context) -> Result<(Registry, Offer, String), Problem> {
-    let registry = context.registries.resolve(name).await?;
-    let (offer, caller) = context.registries.offer(&registry, access).await?;
-    Ok((registry, offer, caller))
+    Ok(Desired { name, issuers, failures, allowed, denied, cleared, refused, waiting })
 }
 
 #[derive(Default)]
@@ -158,7 +161,7 @@ fn rights<K: PullSecret>(object: &K, name: &str, asked: &[Asked], namespaces: &[
             rights.denied.insert(namespace.clone());
             continue;
         }
-        if asked.iter().all(|asked| asked.offer.is_none()) {
+        if !asked.iter().any(Asked::is_usable) {
             rights.waiting.insert(namespace.clone());
             continue;
         }
@@ -221,12 +224,12 @@ fn variant<K: PullSecret>(
     });
     let requests: Vec<_> = requests.collect();
     let spec = object.common();
-    let logins = logins(&requests, spec.access)?;
+    let Logins { entries: logins, unusable } = logins(&requests, spec.access)?;
     let template = serde_json::to_string(&spec.secret_template).unwrap_or_default();
     let described = logins.iter().map(|login| {
         let TokenKey { identity, region, scope, .. } = &login.token;
         format!("{} {identity} {region} {scope}", login.host)
     });
     let content = fingerprint(&[name, &described.collect::<Vec<_>>().join(","), &template]);
-    Ok(Arc::new(Variant { logins, content }))
+    Ok(Arc::new(Variant { logins, unusable, content }))
 }

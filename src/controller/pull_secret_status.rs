@@ -108,7 +108,7 @@ impl Served {
             Some(((&variant.content, &marks.tokens), &**variant))
         });
         let held: BTreeMap<_, _> = held.collect();
-        held.into_iter().flat_map(|((_, tokens), variant)| tokens.lacking(variant.hosts())).collect()
+        held.into_iter().flat_map(|((_, tokens), variant)| tokens.lacking(variant.wanted())).collect()
     }
 
     /// What is noted on all Secrets that are there.
@@ -368,7 +368,7 @@ fn registry(
     let before = old.registries.iter().find(|registry| registry.host == host);
     RegistryStatus {
         host: host.to_owned(),
-        caller_arn: logins.first().and_then(|login| desired.caller(login)).map(str::to_owned),
+        caller_arn: logins.first().and_then(|login| desired.issuer(login)).map(|issuer| issuer.caller.clone()),
         expires_at: match first_to_end {
             Some(expires_at) => Some(in_seconds(expires_at).into()),
             None => before.and_then(|before| before.expires_at.clone()),

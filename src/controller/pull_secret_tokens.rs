@@ -13,7 +13,7 @@ use crate::controller::context::Context;
 use crate::controller::pull_secret_kind::PullSecret;
 use crate::controller::pull_secret_parse::{Desired, Variant};
 use crate::controller::pull_secret_status::Tokens;
-use crate::controller::registries::Registry;
+use crate::controller::registry_tokens::Issuer;
 use crate::core::names::AccountId;
 use crate::core::pull_secret::Login;
 use crate::core::reason::Problem;
@@ -80,18 +80,18 @@ pub(super) async fn lookup<K: PullSecret>(
     issued_since: Option<Timestamp>,
 ) -> Result<Option<(TokenKey, Lookup)>, Problem> {
     let key = &login.token;
-    let Some((registry, caller)) = desired.minters.get(&key.identity) else { return Ok(None) };
-    let session = context.registries.minter(registry, object.common().access, key).await?;
+    let Some(issuer) = desired.issuer(login) else { return Ok(None) };
+    let session = context.registries.session(issuer, &key.region).await?;
     if let Some(since) = issued_since {
         context.tokens.expire_before(key, context.clocks.now(), since).await;
     }
-    let place = place(registry, login);
-    let source = Source { session, account: &registry.account, key, registry: &context.registry_client, place };
+    let place = place(issuer, login);
+    let source = Source { session, account: &issuer.account, key, registry: &context.registry_client, place };
     let lookup = context.tokens.get(key, || context.clocks.now(), &source).await;
     if lookup.ended_with_session {
         let note = format!(
-            "{} refused the token once the session of {caller} had ended that signed it; from now on tokens are renewed before that",
-            login.host
+            "{} refused the token once the session of {} had ended that signed it; from now on tokens are renewed before that",
+            login.host, issuer.caller
         );
         context.events.tell(object, &What::warning("TokenEndedWithSession", note)).await;
     }
@@ -99,8 +99,8 @@ pub(super) async fn lookup<K: PullSecret>(
 }
 
 /// Where the registry of `login` answers.
-pub(super) fn place(registry: &Registry, login: &Login) -> Place {
-    let url = registry.spec.endpoint.as_ref().and_then(|endpoint| endpoint.url.clone());
+pub(super) fn place(issuer: &Issuer, login: &Login) -> Place {
+    let url = issuer.spec.endpoint.as_ref().and_then(|endpoint| endpoint.url.clone());
     Place { host: login.host.clone(), url }
 }
 

@@ -16,7 +16,7 @@ use crate::controller::pull_secret_kind::PullSecret;
 use crate::controller::pull_secret_parse::{Desired, Variant};
 use crate::controller::pull_secret_status::Served;
 use crate::controller::pull_secret_tokens::{lookup, place};
-use crate::controller::registries::Registry;
+use crate::controller::registry_tokens::Issuer;
 use crate::core::conditions::is_ready;
 use crate::core::pull_secret::{Login, TokenLives};
 use crate::core::reason::{Problem, Reason, gather};
@@ -140,8 +140,7 @@ pub(super) async fn verify<K: PullSecret>(object: &K, context: &Context, desired
 struct Ask<'a> {
     login: &'a Login,
     token: Arc<Token>,
-    registry: &'a Registry,
-    caller: &'a str,
+    issuer: &'a Issuer,
 }
 
 /// What to ask of the host of `login`; nothing where the Secret has no token for it, which is told elsewhere.
@@ -154,8 +153,7 @@ async fn prepared<'a, K: PullSecret>(
     name: &'a String,
 ) -> (&'a String, Result<Option<Ask<'a>>, Problem>) {
     let asked = async {
-        let minter = desired.minters.get(&login.token.identity);
-        let (Some((registry, caller)), Some(issued_at)) = (minter, tokens.issued(&login.host)) else {
+        let (Some(issuer), Some(issued_at)) = (desired.issuer(login), tokens.issued(&login.host)) else {
             return Ok(None);
         };
         let found = lookup(object, context, desired, login, None).await?;
@@ -169,7 +167,7 @@ async fn prepared<'a, K: PullSecret>(
                 ),
             )
         })?;
-        Ok(Some(Ask { login, token, registry, caller }))
+        Ok(Some(Ask { login, token, issuer }))
     };
     (name, asked.await)
 }
@@ -184,14 +182,14 @@ struct Round<'a> {
 }
 
 impl Round<'_> {
-    async fn put(&self, Ask { login, token, registry, caller }: &Ask<'_>) -> Result<(), Problem> {
+    async fn put(&self, Ask { login, token, issuer }: &Ask<'_>) -> Result<(), Problem> {
         let (host, repository) = (&login.host, self.repository);
         let unverified = |why: String| Err(Problem::new(Reason::Transient, format!("not verified: {why}")));
         let silent = || self.silent.lock().unwrap_or_else(PoisonError::into_inner);
         if silent().contains(host) {
             return unverified(format!("registry {host} gave no answer"));
         }
-        let (client, place) = (&self.context.registry_client, place(registry, login));
+        let (client, place) = (&self.context.registry_client, place(issuer, login));
         let asked = async {
             match login.token.service {
                 Service::Private => client.pull(&place, repository, token).await,
@@ -205,7 +203,8 @@ impl Round<'_> {
         match answer {
             Ok(Answer::Allowed) => Ok(()),
             Ok(Answer::Refused(refusal)) => {
-                let (account, status, message) = (&registry.account, refusal.status, refusal.message.as_str());
+                let (status, message) = (refusal.status, refusal.message.as_str());
+                let Issuer { account, caller, .. } = issuer;
                 Err(Refused { host, repository, caller, account, status, message }.problem())
             }
             Err(error) => {

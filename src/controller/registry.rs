@@ -28,7 +28,7 @@ pub async fn reconcile(object: Arc<EcrRegistry>, context: Arc<Context>) -> Resul
     let name = object.name_any();
     let old = object.status.clone().unwrap_or_default();
     let mut status = old.clone();
-    let found = look(&object, &context, &mut status).await;
+    let found = Box::pin(look(&object, &context, &mut status)).await;
     tell_dependants(&object, &context, &name, &status, found.as_ref().err());
 
     let repositories = context.stores.repositories.state_filter(|repository| repository.spec.registry_ref.name == name);
@@ -67,7 +67,14 @@ fn is_planned(repository: &EcrRepository) -> bool {
 
 /// Fills in what was found; the message says as whom.
 async fn look(object: &EcrRegistry, context: &Context, status: &mut EcrRegistryStatus) -> Result<String, Problem> {
-    let registry = context.registries.resolve(&object.name_any()).await?;
+    let name = object.name_any();
+    // Tokens are minted whether or not repositories can be managed.
+    let puller = context.registries.issuer(&name, TokenAccess::Pull).await;
+    if let Ok(puller) = &puller {
+        status.account_id = Some(puller.account.to_string());
+        status.pull_caller_arn = Some(puller.caller.clone());
+    }
+    let registry = context.registries.resolve(&name).await?;
     status.account_id = Some(registry.account.to_string());
     status.caller_arn = Some(registry.caller_arn.clone());
     let kind = if object.spec.endpoint.as_ref().is_some_and(|endpoint| endpoint.fips == Some(true)) {
@@ -87,9 +94,12 @@ async fn look(object: &EcrRegistry, context: &Context, status: &mut EcrRegistryS
     if let Some(problem) = registry.held_up {
         return Err(problem);
     }
-    status.pull_caller_arn = Some(context.registries.caller(&registry, TokenAccess::Pull).await?);
+    let mut issuers = vec![puller?];
     if registry.spec.push.is_some() {
-        context.registries.caller(&registry, TokenAccess::Push).await?;
+        issuers.push(context.registries.issuer(&name, TokenAccess::Push).await?);
+    }
+    if let Some(problem) = issuers.into_iter().find_map(|issuer| issuer.held_up) {
+        return Err(problem);
     }
     match context.registries.blindness(&registry.name) {
         Some(problem) => Err(problem),

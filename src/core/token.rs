@@ -48,7 +48,7 @@ pub enum Service {
 /// Whoever agrees in all of this shares a token.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct TokenKey {
-    /// A fingerprint of the identity with its credentials.
+    /// A fingerprint of who mints it, with which credentials.
     pub identity: String,
     /// Where it is minted.
     pub region: Region,

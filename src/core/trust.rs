@@ -37,13 +37,19 @@ impl Principal {
     }
 }
 
+/// Whom a policy names to mean `caller_arn`: the role, whatever its sessions are called.
+#[must_use]
+pub fn principal_arn(caller_arn: &str) -> String {
+    match Principal::of(caller_arn) {
+        Principal::Role(arn) => arn,
+        Principal::User | Principal::Other => caller_arn.to_owned(),
+    }
+}
+
 /// The statement that lets `caller_arn` assume a role.
 #[must_use]
 pub fn of_caller(caller_arn: &str, external_id: Option<&str>, tags: bool) -> String {
-    let principal = match Principal::of(caller_arn) {
-        Principal::Role(arn) => arn,
-        Principal::User | Principal::Other => caller_arn.to_owned(),
-    };
+    let principal = principal_arn(caller_arn);
     let action = if tags { json!(["sts:AssumeRole", "sts:TagSession"]) } else { json!("sts:AssumeRole") };
     let mut statement = json!({"Effect": "Allow", "Principal": {"AWS": principal}, "Action": action});
     if let Some(id) = external_id {

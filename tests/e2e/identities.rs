@@ -1,9 +1,16 @@
 //! Identities on a real API server: roles that are assumed, and tokens of named ServiceAccounts.
 
+use std::time::Duration;
+
+use ecr_operator::api::EcrPullSecret;
+use k8s_openapi::api::core::v1::Secret;
+use local_ecr::Config;
 use serde_json::{Value, json};
 
-use crate::support::operator::NAMESPACE;
-use crate::support::world::{ACCOUNT, REGION, World};
+use crate::support::cluster::Cluster;
+use crate::support::operator::{NAMESPACE, Operator};
+use crate::support::pod_identity::PodIdentity;
+use crate::support::world::{ACCOUNT, PATIENCE, REGION, World};
 
 const ROLE: &str = "arn:aws:iam::123456789012:role/manager";
 
@@ -38,7 +45,7 @@ async fn refusal(world: &World, reason: &str) -> String {
 
 #[tokio::test]
 async fn a_role_is_assumed_and_what_it_lacks_is_told_word_for_word() {
-    let world = World::without_registry("assume", local_ecr::Config::default()).await;
+    let world = World::without_registry("assume", Config::default()).await;
     let nobody = json!({"Effect": "Deny", "Principal": {"AWS": "*"}, "Action": "sts:AssumeRole"});
     trust(&world, &nobody, &[]);
     let source = json!({"accessKey": {"secretName": world.registry}});
@@ -61,7 +68,7 @@ async fn a_role_is_assumed_and_what_it_lacks_is_told_word_for_word() {
 
 #[tokio::test]
 async fn a_named_service_account_assumes_a_role_with_a_token_of_its_own() {
-    let world = World::without_registry("web", local_ecr::Config::default()).await;
+    let world = World::without_registry("web", Config::default()).await;
     let nobody = json!({"Effect": "Deny", "Principal": {"AWS": "*"}, "Action": "sts:AssumeRole"});
     trust(&world, &nobody, &[]);
     world.apply(&json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "aws", "namespace": world.namespace}})).await;
@@ -100,7 +107,7 @@ async fn a_named_service_account_assumes_a_role_with_a_token_of_its_own() {
 
 #[tokio::test]
 async fn a_role_is_assumed_by_a_named_service_account_and_both_trust_no_more_than_that() {
-    let world = World::without_registry("websource", local_ecr::Config::default()).await;
+    let world = World::without_registry("websource", Config::default()).await;
     let issuer = "kubernetes.default.svc";
     let metadata = json!({"name": "aws", "namespace": world.namespace});
     let role = json!({"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "Role", "metadata": metadata, "rules": [{"apiGroups": [""], "resources": ["serviceaccounts/token"], "resourceNames": ["aws"], "verbs": ["create"]}]});
@@ -136,4 +143,114 @@ async fn a_role_is_assumed_by_a_named_service_account_and_both_trust_no_more_tha
     assert_eq!(roles("AssumeRole"), [ROLE.to_owned()].into());
     let policies = world.ecr.calls_of("AssumeRole").into_iter().filter(|call| call.request["Policy"].is_string());
     assert_eq!(policies.count(), 1, "the token is signed within a policy");
+}
+
+/// A user of `account` who may do everything; returns the identity that its key is.
+async fn user(world: &World, account: &str, name: &str) -> Value {
+    let everything = json!({"Statement": {"Effect": "Allow", "Action": "*", "Resource": "*"}});
+    let key = format!("AKIA{}", name.to_uppercase());
+    let user = json!({"name": name, "accessKey": key, "secretKey": "s", "policies": [everything]});
+    world.ecr.seed(&serde_json::from_value(json!({"accounts": [{"id": account, "users": [user]}]})).unwrap()).unwrap();
+    let secret = format!("{}-{name}", world.registry);
+    world.apply(&json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": secret, "namespace": NAMESPACE}, "stringData": {"accessKeyId": key, "secretAccessKey": "s"}})).await;
+    json!({"accessKey": {"secretName": secret}})
+}
+
+#[tokio::test]
+async fn tokens_are_minted_whether_or_not_repositories_can_be_managed_unless_that_is_another_account() {
+    let world = World::without_registry("apart", Config::default()).await;
+    world.ecr.set_token_lifetime(Duration::from_secs(6));
+    let puller = user(&world, ACCOUNT, "puller").await;
+    let nobody = format!("{}-elsewhere", world.registry);
+    let manager = json!({"accessKey": {"secretName": nobody}});
+    world.register(json!({"identity": manager, "pull": {"identity": puller}})).await;
+    let told = world.registry_says("False", "Denied").await.status.unwrap();
+    assert_eq!(told.account_id.as_deref(), Some(ACCOUNT), "pinned all the same");
+    world.pull_secret("pull", json!({})).await;
+    world.pull_secret_says("pull", "True", "Ready").await;
+    world.ecr.clear_calls();
+    world.ecr.wait_for_calls(2, PATIENCE, |call| call.operation == "GetAuthorizationToken").await;
+    world.pull_secret_says("pull", "True", "Ready").await;
+    assert_eq!(world.operations().iter().filter(|name| *name != "GetAuthorizationToken").count(), 0);
+
+    user(&world, "210987654321", "elsewhere").await;
+    world.registry_says("False", "AccountMismatch").await;
+    let stopped = |object: &EcrPullSecret| {
+        let conditions = object.status.iter().flat_map(|status| &status.conditions);
+        conditions.into_iter().any(|condition| condition.message.contains("210987654321"))
+    };
+    world.until(&world.api::<EcrPullSecret>(), "pull", "stopped", stopped).await;
+    world.ecr.clear_calls();
+    world.pull_secret_says("pull", "False", "Expired").await;
+    assert_eq!(world.operations(), [""; 0]);
+}
+
+#[tokio::test]
+async fn a_host_that_two_registries_have_different_tokens_for_is_refused_also_while_one_cannot_be_used() {
+    let world = World::new("claims").await;
+    world.pull_secret("pull", json!({})).await;
+    world.pull_secret_says("pull", "True", "Ready").await;
+    let before = world.api::<Secret>().get("pull").await.unwrap();
+    let other = format!("{}-other", world.registry);
+    let another = user(&world, ACCOUNT, "another").await;
+    let spec = json!({
+        "region": REGION, "endpoint": {"url": world.ecr.url()}, "identity": another, "pull": {"scopeTokens": "Never"},
+        "allow": [{"namespaces": {}, "pull": ["*"]}],
+    });
+    world.apply(&json!({"apiVersion": "ecr-operator.dev/v1alpha1", "kind": "EcrRegistry", "metadata": {"name": other}, "spec": spec})).await;
+    world.register(json!({"identity": {"accessKey": {"secretName": "no-such-key"}}})).await;
+    world.registry_says("False", "Denied").await;
+    world.ecr.clear_calls();
+    let both = json!([{"registryRef": {"name": world.registry}}, {"registryRef": {"name": other}}]);
+    world.pull_secret("pull", json!({"registries": both})).await;
+    let refused = |object: &EcrPullSecret| {
+        let failed = object.status.as_ref().and_then(|status| status.namespaces.as_ref());
+        failed.is_some_and(|namespaces| {
+            let told = |reason: &str| [&world.registry, &other].iter().all(|name| reason.contains(name.as_str()));
+            namespaces.failed.iter().any(|failed| failed.reason.starts_with("Invalid: ") && told(&failed.reason))
+        })
+    };
+    world.until(&world.api::<EcrPullSecret>(), "pull", "refused", refused).await;
+    assert_eq!(
+        world.api::<Secret>().get("pull").await.unwrap().data,
+        before.data,
+        "a valid token is never overwritten"
+    );
+
+    world.register(json!({})).await;
+    let message =
+        world.pull_secret_says("pull", "False", "Invalid").await.status.unwrap().conditions[0].message.clone();
+    assert!(message.contains(&format!("{ACCOUNT}.dkr.ecr.{REGION}.amazonaws.com")), "{message}");
+    assert!(world.ecr.calls_of("GetAuthorizationToken").is_empty());
+    assert_eq!(world.api::<Secret>().get("pull").await.unwrap().data, before.data);
+}
+
+#[tokio::test]
+async fn another_role_behind_the_pods_own_identity_means_new_tokens_at_once() {
+    let cluster = Cluster::start("control-plane").await;
+    // Its namespace and ServiceAccount are there once an operator was.
+    Operator::start(&cluster, "installer").await.stop();
+    let world = World::bare(&cluster, "ambient", Config::default()).await;
+    let pod = PodIdentity::associate(&cluster, &world).await;
+    world.apply(&json!({"apiVersion": "ecr-operator.dev/v1alpha1", "kind": "EcrRegistry", "metadata": {"name": world.registry}, "spec": {
+        "region": REGION, "endpoint": {"url": world.ecr.url()}, "identity": {"ambient": {}}, "pull": {"scopeTokens": "Never"},
+        "allow": [{"namespaces": {}, "pull": ["*"]}],
+    }})).await;
+    let first = Operator::start_with(&cluster, "first", &pod.environment()).await;
+    world.pull_secret("pull", json!({})).await;
+    world.pull_secret_says("pull", "True", "Ready").await;
+    first.stop();
+    let before = world.api::<Secret>().get("pull").await.unwrap();
+
+    PodIdentity::hand_out(&world, "newcomer");
+    world.ecr.clear_calls();
+    let _second = Operator::start_with(&cluster, "second", &pod.environment()).await;
+    let renewed = |secret: &Secret| secret.data != before.data;
+    world.until(&world.api::<Secret>(), "pull", "of the other role", renewed).await;
+    let by_newcomer = |object: &EcrPullSecret| {
+        let registries = object.status.iter().flat_map(|status| &status.registries);
+        registries.into_iter().any(|one| one.caller_arn.as_ref().is_some_and(|arn| arn.contains("/newcomer/")))
+    };
+    world.until(&world.api::<EcrPullSecret>(), "pull", "told", by_newcomer).await;
+    assert_eq!(world.ecr.calls_of("GetAuthorizationToken").len(), 1);
 }

@@ -20,15 +20,7 @@ pub struct PodIdentity {
 impl PodIdentity {
     /// A role in this world's account that may do everything. An operator was installed before.
     pub async fn associate(cluster: &Cluster, world: &World) -> Self {
-        let trust = iam::document("trust-pod-identity", &[("ROLE", "operator")]);
-        let all = json!({"Version": "2012-10-17", "Statement": [{"Effect": "Allow", "Action": "*", "Resource": "*"}]});
-        let role = format!("arn:aws:iam::{ACCOUNT}:role/operator");
-        let seed = json!({"accounts": [{
-            "id": ACCOUNT,
-            "roles": [{"name": "operator", "trust": trust, "policies": [all]}],
-            "podIdentities": [{"namespace": NAMESPACE, "serviceAccount": "ecr-operator", "roleArn": role}],
-        }]});
-        world.ecr.seed(&serde_json::from_value(seed).unwrap()).unwrap();
+        Self::hand_out(world, "operator");
         let audience = ["create", "token", "ecr-operator", "-n", NAMESPACE, "--audience", "pods.eks.amazonaws.com"];
         let token = cluster.kubectl(&audience, "").await;
         assert!(token.ok, "{}", token.text);
@@ -44,5 +36,18 @@ impl PodIdentity {
             ("AWS_CONTAINER_CREDENTIALS_FULL_URI", &self.agent),
             ("AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE", self.file.to_str().unwrap()),
         ]
+    }
+
+    /// From now on the operator's pod is this role, which may do everything.
+    pub fn hand_out(world: &World, role: &str) {
+        let trust = iam::document("trust-pod-identity", &[("ROLE", role)]);
+        let all = json!({"Version": "2012-10-17", "Statement": [{"Effect": "Allow", "Action": "*", "Resource": "*"}]});
+        let arn = format!("arn:aws:iam::{ACCOUNT}:role/{role}");
+        let seed = json!({"accounts": [{
+            "id": ACCOUNT,
+            "roles": [{"name": role, "trust": trust, "policies": [all]}],
+            "podIdentities": [{"namespace": NAMESPACE, "serviceAccount": "ecr-operator", "roleArn": arn}],
+        }]});
+        world.ecr.seed(&serde_json::from_value(seed).unwrap()).unwrap();
     }
 }

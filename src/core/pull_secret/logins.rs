@@ -2,6 +2,7 @@
 //! and the namespace may have.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 
 use crate::api::{HostKind as HostName, RegistryEntry, TokenAccess};
 use crate::core::hosts::{HostKind, PUBLIC_HOST, PUBLIC_PARTITION, PUBLIC_REGION, Partition, RegistryHost};
@@ -19,8 +20,8 @@ pub struct Offer {
     pub accounts: Vec<AccountId>,
     /// Its Region, then `pull.regions`.
     pub regions: Vec<Region>,
-    /// The identity that mints.
-    pub identity: String,
+    /// The identity that mints; `None` where it can't be used just now.
+    pub identity: Option<String>,
     /// Whether its tokens are cut down to what a namespace may do with them.
     pub scoped: bool,
 }
@@ -45,22 +46,82 @@ pub struct Login {
     pub token: TokenKey,
 }
 
-/// The entries for all requests, by host, with tokens for `access`.
-///
-/// # Errors
-/// `NotAllowed` for an account or Region that the registry doesn't offer, `Invalid` for hosts that don't exist there,
-/// `ScopeUnavailable` where repositories are named and the registry doesn't cut its tokens down.
-pub fn logins(requests: &[Request<'_>], access: TokenAccess) -> Result<Vec<Login>, Problem> {
-    let mut by_host = BTreeMap::new();
-    for request in requests {
-        for login in of_request(*request, access)? {
-            by_host.entry(login.host.clone()).or_insert(login);
-        }
-    }
-    Ok(by_host.into_values().collect())
+/// What a docker config is to hold.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Logins {
+    /// The entries, by host.
+    pub entries: Vec<Login>,
+    /// Hosts that are asked for and whose registry can't be used just now.
+    pub unusable: Vec<String>,
 }
 
-fn of_request(Request { asked, offer, ceiling }: Request<'_>, access: TokenAccess) -> Result<Vec<Login>, Problem> {
+/// A host, and the token that is asked for there.
+struct Claim<'a> {
+    host: String,
+    region: Region,
+    service: Service,
+    scope: Scope,
+    offer: &'a Offer,
+}
+
+impl Claim<'_> {
+    /// Whether both mean one token.
+    fn agrees(&self, other: &Self) -> bool {
+        self.offer.identity == other.offer.identity && self.scope == other.scope
+    }
+
+    fn contradicts(&self, other: &Self) -> Problem {
+        let (host, [one, another]) = (&self.host, [self, other].map(|claim| &claim.offer.registry));
+        let message = if one == another {
+            format!(
+                "spec.registries: two entries ask EcrRegistry {one} for tokens with different rights for {host}, and a Secret holds one token a host: put them into one entry"
+            )
+        } else {
+            format!(
+                "spec.registries: EcrRegistry {one} and EcrRegistry {another} have different tokens for {host}, and a Secret holds one token a host: narrow one of the entries by accounts, regions or hosts, or name them in two pull secrets"
+            )
+        };
+        Problem::new(Reason::Invalid, message)
+    }
+
+    fn login(self) -> Result<Login, String> {
+        let Self { host, region, service, scope, offer } = self;
+        match offer.identity.clone() {
+            Some(identity) => Ok(Login { host, token: TokenKey { identity, region, service, scope } }),
+            None => Err(host),
+        }
+    }
+}
+
+/// The entries for all requests, with tokens for `access`. What contradicts does so whether or not its registry can be
+/// used just now: a host's token is never another one because of that.
+///
+/// # Errors
+/// `NotAllowed` for an account or Region that the registry doesn't offer, `Invalid` for hosts that don't exist there or
+/// that two requests want different tokens for, `ScopeUnavailable` where repositories are named and the registry doesn't
+/// cut its tokens down.
+pub fn logins(requests: &[Request<'_>], access: TokenAccess) -> Result<Logins, Problem> {
+    let mut by_host = BTreeMap::<_, Claim<'_>>::new();
+    for request in requests {
+        for claim in of_request(*request, access)? {
+            match by_host.entry(claim.host.clone()) {
+                Entry::Vacant(free) => drop(free.insert(claim)),
+                Entry::Occupied(taken) if taken.get().agrees(&claim) => {}
+                Entry::Occupied(taken) => return Err(taken.get().contradicts(&claim)),
+            }
+        }
+    }
+    let mut logins = Logins::default();
+    for claim in by_host.into_values() {
+        match claim.login() {
+            Ok(login) => logins.entries.push(login),
+            Err(host) => logins.unusable.push(host),
+        }
+    }
+    Ok(logins)
+}
+
+fn of_request(Request { asked, offer, ceiling }: Request<'_>, access: TokenAccess) -> Result<Vec<Claim<'_>>, Problem> {
     if asked.repositories.is_some() && !offer.scoped {
         return Err(Problem::new(
             Reason::ScopeUnavailable,
@@ -70,11 +131,12 @@ fn of_request(Request { asked, offer, ceiling }: Request<'_>, access: TokenAcces
             ),
         ));
     }
-    let token = |region: &Region, service, scope: &Scope| TokenKey {
-        identity: offer.identity.clone(),
+    let claim = |host: String, region: &Region, service, scope: &Scope| Claim {
+        host,
         region: region.clone(),
         service,
         scope: if offer.scoped { scope.clone() } else { Scope::Identity },
+        offer,
     };
     if asked.public.is_some() {
         if let Some(region) = offer.regions.iter().find(|region| Partition::of(region).id != PUBLIC_PARTITION) {
@@ -87,10 +149,7 @@ fn of_request(Request { asked, offer, ceiling }: Request<'_>, access: TokenAcces
             ));
         }
         let region = Region::parse(PUBLIC_REGION).map_err(|error| Problem::new(Reason::Invalid, error.to_string()))?;
-        return Ok(vec![Login {
-            host: PUBLIC_HOST.to_owned(),
-            token: token(&region, Service::Public, &Scope::Public),
-        }]);
+        return Ok(vec![claim(PUBLIC_HOST.to_owned(), &region, Service::Public, &Scope::Public)]);
     }
     let accounts =
         narrowed("accounts", asked.accounts.as_deref(), &offer.accounts, &offer.registry, AccountId::as_str)?;
@@ -113,7 +172,7 @@ fn of_request(Request { asked, offer, ceiling }: Request<'_>, access: TokenAcces
                     format!("spec.registries: Region {region} has no {} registry hosts", kind.as_str()),
                 )
             })?;
-            all.push(Login { host: host.to_string(), token: token(region, Service::Private, &scope) });
+            all.push(claim(host.to_string(), region, Service::Private, &scope));
         }
     }
     Ok(all)
@@ -160,14 +219,14 @@ mod tests {
             registry: "default".into(),
             accounts: ["123456789012", "210987654321"].map(|text| AccountId::parse(text).unwrap()).into(),
             regions: regions.iter().map(|text| Region::parse(text).unwrap()).collect(),
-            identity: "me".into(),
+            identity: Some("me".into()),
             scoped,
         }
     }
 
     fn of(asked: &RegistryEntry, offer: &Offer, ceiling: &[&str]) -> Result<Vec<Login>, Problem> {
         let ceiling: Vec<_> = ceiling.iter().map(|glob| (*glob).to_owned()).collect();
-        logins(&[Request { asked, offer, ceiling: &ceiling }], TokenAccess::Pull)
+        Ok(logins(&[Request { asked, offer, ceiling: &ceiling }], TokenAccess::Pull)?.entries)
     }
 
     fn list(items: &[&str]) -> Vec<String> {
@@ -187,6 +246,42 @@ mod tests {
         tokens.dedup();
         assert_eq!(tokens.len(), 2);
         assert_eq!(tokens[0].scope.to_string(), "Pull 123456789012,210987654321 team-a/*");
+    }
+
+    #[test]
+    fn two_requests_for_one_host_mean_one_token_or_contradict_whether_or_not_they_can_be_used() {
+        let of = |registry: &str, identity: Option<&str>| Offer {
+            registry: registry.into(),
+            identity: identity.map(str::to_owned),
+            ..offer(&["eu-west-1"], true)
+        };
+        let (entry, globs) = (RegistryEntry::default(), list(&["shared/*"]));
+        let both = |one: &Offer, another: &Offer, ceiling: &[String]| {
+            let requests = [
+                Request { asked: &entry, offer: one, ceiling: &globs },
+                Request { asked: &entry, offer: another, ceiling },
+            ];
+            logins(&requests, TokenAccess::Pull)
+        };
+        let (a, b) = (of("a", Some("x")), of("b", Some("y")));
+        let alike = both(&a, &of("b", Some("x")), &globs).unwrap();
+        assert_eq!((alike.entries.len(), alike.unusable.len()), (2, 0));
+        for (one, another, ceiling) in [
+            (&a, &b, &globs),
+            (&a, &of("b", Some("x")), &list(&["team-a/*"])),
+            (&of("a", None), &b, &globs),
+            (&a, &of("b", None), &globs),
+        ] {
+            let Problem { reason, message } = both(one, another, ceiling).unwrap_err();
+            assert_eq!(reason, Reason::Invalid);
+            for named in ["EcrRegistry a", "EcrRegistry b", "123456789012.dkr.ecr.eu-west-1.amazonaws.com"] {
+                assert!(message.contains(named), "{message}");
+            }
+        }
+        let twice = both(&a, &a, &list(&["team-a/*"])).unwrap_err();
+        assert!(twice.message.contains("two entries ask EcrRegistry a"), "{twice}");
+        let waiting = both(&of("a", None), &of("a", None), &globs).unwrap();
+        assert_eq!((waiting.entries.len(), waiting.unusable.len()), (0, 2));
     }
 
     #[test]

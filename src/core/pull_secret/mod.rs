@@ -10,7 +10,7 @@ mod template;
 
 pub use contents::{ContentError, docker_config, docker_entry};
 pub use integrity::{FIELDS, Fields, Integrity, writes_data};
-pub use logins::{Login, Offer, Request, logins};
+pub use logins::{Login, Logins, Offer, Request, logins};
 pub use merge::{CREATED, Change, Entries, MERGED, Merged, Note, merge, note_key, noted, unmerge};
 pub use seen::{Marks, SecretOwner, Seen, TokenLives, prune};
 pub use template::{only_one_host, template_data};
