@@ -5,10 +5,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
+use tokio::sync::Notify;
 
 use crate::aws::AwsError;
 use crate::aws::error::faulty;
-use crate::core::token::{Token, TokenKey};
+use crate::core::token::{Service, Token, TokenKey};
 use crate::core::token_slot::{AfterSession, Minted, Moment, Step, TokenSlot};
 
 /// What asking for a token gives.
@@ -65,15 +66,16 @@ type Used = (Slot, Duration);
 pub struct Tokens {
     owner_id: String,
     slots: Mutex<HashMap<TokenKey, Used>>,
-    /// What is known of the tokens of an identity.
-    after_session: Mutex<HashMap<String, AfterSession>>,
+    /// What is known of the tokens of an identity: those of ECR Public may fare otherwise.
+    after_session: Mutex<HashMap<(String, Service), AfterSession>>,
+    shortened: Notify,
 }
 
 impl Tokens {
     /// None yet. `owner_id` spreads the renewals of different clusters.
     #[must_use]
     pub fn new(owner_id: String) -> Self {
-        Self { owner_id, slots: Mutex::default(), after_session: Mutex::default() }
+        Self { owner_id, slots: Mutex::default(), after_session: Mutex::default(), shortened: Notify::new() }
     }
 
     /// The token for `key`: the one at hand while it isn't due, else a new one. Of many who ask at once, one fetches and the
@@ -81,15 +83,13 @@ impl Tokens {
     pub async fn get(&self, key: &TokenKey, now: impl Fn() -> Moment, source: &impl Minter) -> Lookup {
         let slot = self.slot(key, now());
         let mut slot = slot.lock().await;
+        slot.told(now(), self.after_session(key));
         let mut step = slot.step(now());
         let mut ended_with_session = false;
         if let Step::Probe(token) = &step {
-            let fate = match self.after_session(&key.identity) {
-                AfterSession::Unknown => self.learn(key, source.is_accepted(token).await),
-                known => known,
-            };
+            let fate = self.learn(key, source.is_accepted(token).await);
             ended_with_session = fate == AfterSession::Dies;
-            slot.probed(now(), fate == AfterSession::LivesOn);
+            slot.told(now(), fate);
             step = slot.step(now());
         }
         if step == Step::Fetch {
@@ -106,8 +106,17 @@ impl Tokens {
     #[must_use]
     pub fn is_due(&self, key: &TokenKey, now: Moment) -> bool {
         // Whoever holds it is asking AWS, which may take its time.
-        self.known(key, now)
-            .is_some_and(|slot| slot.try_lock().map_or(true, |slot| slot.token().is_some() && slot.is_due(now)))
+        self.known(key, now).is_some_and(|slot| {
+            slot.try_lock().map_or(true, |mut slot| {
+                slot.told(now, self.after_session(key));
+                slot.token().is_some() && slot.is_due(now)
+            })
+        })
+    }
+
+    /// Waits until it turns out that tokens at hand end, or may end, sooner than they say: they are due now.
+    pub async fn shortened(&self) {
+        self.shortened.notified().await;
     }
 
     /// The token for `key` that is at hand, unless it is just being replaced.
@@ -128,7 +137,7 @@ impl Tokens {
         let seed = format!("{}/{identity}/{region}/{service:?}/{scope}", self.owner_id);
         let taken = minted.and_then(|minted| {
             let expires_at = minted.life.expires_at;
-            let taken = slot.fetched(now, minted, &seed, self.after_session(identity));
+            let taken = slot.fetched(now, minted, &seed, self.after_session(key));
             taken.map(|()| expires_at).map_err(|fault| faulty("GetAuthorizationToken", &fault.to_string()))
         });
         match taken {
@@ -140,24 +149,28 @@ impl Tokens {
         }
     }
 
-    fn after_session(&self, identity: &str) -> AfterSession {
+    fn after_session(&self, TokenKey { identity, service, .. }: &TokenKey) -> AfterSession {
         let known = self.after_session.lock().unwrap_or_else(PoisonError::into_inner);
-        known.get(identity).copied().unwrap_or_default()
+        known.get(&(identity.clone(), *service)).copied().unwrap_or_default()
     }
 
     fn lacks_answer(&self, key: &TokenKey) -> bool {
-        self.after_session(&key.identity) == AfterSession::NoAnswer
+        self.after_session(key) == AfterSession::NoAnswer
     }
 
     fn learn(&self, key: &TokenKey, accepted: Option<bool>) -> AfterSession {
-        let TokenKey { identity, region, .. } = key;
+        let TokenKey { identity, region, service, .. } = key;
         let fate = match accepted {
             Some(true) => AfterSession::LivesOn,
             Some(false) => AfterSession::Dies,
             None => AfterSession::NoAnswer,
         };
-        tracing::info!(%region, ?fate, "what becomes of tokens when the session ends that signed them");
-        self.after_session.lock().unwrap_or_else(PoisonError::into_inner).insert(identity.clone(), fate);
+        tracing::info!(%region, ?service, ?fate, "what becomes of tokens when the session ends that signed them");
+        let mut known = self.after_session.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = known.insert((identity.clone(), *service), fate);
+        if fate != AfterSession::LivesOn && before != Some(fate) {
+            self.shortened.notify_one();
+        }
         fate
     }
 
@@ -169,9 +182,9 @@ impl Tokens {
         let mut slots = self.slots.lock().unwrap_or_else(PoisonError::into_inner);
         slots.retain(|_, (_, asked_at)| now.uptime.saturating_sub(*asked_at) < UNUSED);
         let slot = slots.entry(key.clone()).or_insert_with(|| (Slot::default(), now.uptime)).0.clone();
-        let used: HashSet<_> = slots.keys().map(|key| &key.identity).collect();
+        let used: HashSet<_> = slots.keys().map(|key| (&key.identity, key.service)).collect();
         let mut after_session = self.after_session.lock().unwrap_or_else(PoisonError::into_inner);
-        after_session.retain(|identity, _| used.contains(identity));
+        after_session.retain(|(identity, service), _| used.contains(&(identity, *service)));
         slot
     }
 

@@ -1,6 +1,6 @@
 //! Writing a pull secret's Secrets: each namespace gets what its rights allow, and nothing of somebody else's is lost.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use futures::StreamExt;
@@ -21,7 +21,7 @@ use crate::core::pull_secret::{
     TokenLives, docker_config, docker_entry, only_one_host, template_data,
 };
 use crate::core::reason::{Problem, Reason};
-use crate::core::token::{Token, fingerprint};
+use crate::core::token::{Life, Token, fingerprint};
 
 /// Writes the Secrets that are `due`, each once its tokens are there, issued at `since` or later if that can be.
 ///
@@ -49,10 +49,12 @@ pub(super) async fn write<K: PullSecret>(
     // What is to be written is made when its turn comes: of many variants, few are in memory at once.
     let batches = batches.map(|(variant, namespaces, tokens)| {
         let contents = contents(object, &variant, &tokens, all_usable).map(Arc::new);
-        futures::stream::iter(namespaces.into_iter().map(move |namespace| (namespace, contents.clone())))
+        let lives: Arc<HashMap<_, _>> = Arc::new(lives(&variant, &tokens).collect());
+        futures::stream::iter(namespaces.into_iter().map(move |namespace| (namespace, contents.clone(), lives.clone())))
     });
-    let requests = batches.flatten().map(|(namespace, contents)| {
-        let there = seen.get(&(namespace.clone(), desired.name.clone()));
+    let requests = batches.flatten().map(|(namespace, contents, lives)| {
+        let there = seen.get(&(namespace.clone(), desired.name.clone())).cloned();
+        let there = there.map(|there| there.knowing(|host| lives.get(host).copied()));
         let holder = holder(object, context, &namespace, &desired.name);
         let writer = &writer;
         async move {
@@ -60,11 +62,11 @@ pub(super) async fn write<K: PullSecret>(
                 (Holder::Another(owner), _) => Err(foreign(&writer.name, &format!("it belongs to {owner}"))),
                 (Holder::Leaving, _) => Err(leaving(&writer.name)),
                 (_, Err(Unwritten::NoToken(problem))) => {
-                    there.and_then(|there| there.marks.clone()).map(Written::Kept).ok_or(problem)
+                    there.as_ref().and_then(|there| there.marks.clone()).map(Written::Kept).ok_or(problem)
                 }
                 (_, Err(Unwritten::Unfit(problem))) => Err(problem),
                 (Holder::Nobody(orphan), Ok(contents)) => {
-                    put(context, writer, &namespace, &contents, there, orphan.as_ref()).await
+                    put(context, writer, &namespace, &contents, there.as_ref(), orphan.as_ref()).await
                 }
             };
             (namespace, there, outcome)
@@ -80,13 +82,21 @@ pub(super) async fn write<K: PullSecret>(
                     served.fail(namespace, problem);
                 }
                 Ok(Written::Terminating) => drop(served.terminating.insert(namespace)),
-                Err(problem) => served.grow_old(&namespace, there, problem),
+                Err(problem) => served.grow_old(&namespace, there.as_ref(), problem),
             }
         }
     };
     let (tokens, ()) = futures::join!(lookups, written);
     served.tokens = tokens?;
     Ok(())
+}
+
+/// Of the tokens at hand, by host.
+fn lives(variant: &Variant, tokens: &Tokens) -> impl Iterator<Item = (String, Life)> {
+    variant.logins.iter().filter_map(|login| {
+        let token = tokens.get(&login.token)?.token.as_ref()?;
+        Some((login.host.clone(), token.life))
+    })
 }
 
 fn by_variant(due: Vec<(String, Arc<Variant>)>) -> Batches {

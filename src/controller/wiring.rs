@@ -133,6 +133,7 @@ pub async fn run(
         });
         tasks.spawn(forget(inputs.deletions, context.clone()));
         tasks.spawn(watch_clocks(context.clocks, dependants.clone()));
+        tasks.spawn(relay_shortened(context.clone(), dependants.clone()));
         let pods = Pods::new(context.client.clone());
         let accounts = stores.service_accounts.clone();
         tasks.spawn(restart(stuck_pods, wishes, pods, context.events.clone(), accounts, dependants));
@@ -273,6 +274,14 @@ async fn watch_clocks(clocks: Clocks, dependants: Dependants) -> &'static str {
             dependants.all_pull_secrets();
         }
         before = now;
+    }
+}
+
+/// What was noted on Secrets says when to look at them, which is too late where their tokens end with their sessions.
+async fn relay_shortened(context: Arc<Context>, dependants: Dependants) -> &'static str {
+    loop {
+        context.tokens.shortened().await;
+        dependants.all_pull_secrets();
     }
 }
 

@@ -75,10 +75,17 @@ struct Held {
     token: Arc<Token>,
     /// By the monotonic clock.
     due_at_uptime: Duration,
-    /// When it is due if it turns out to live on after its session; `None` where that is no question.
-    unless_ended: Option<Timestamp>,
+    /// Whether it lives on after its session; `None` where that is known, or of no concern.
+    question: Option<Question>,
     /// What it could tell once it is replaced.
     witness: Option<Retired>,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Question {
+    session_ends_at: Timestamp,
+    /// When it is due if it lives on.
+    unless_ended: Timestamp,
 }
 
 #[derive(Debug, Clone)]
@@ -128,7 +135,9 @@ impl<E: Clone> TokenSlot<E> {
             return Step::BackOff;
         }
         match &self.held {
-            Some(held) if held.unless_ended.is_some_and(|later| now.wall < later) => Step::Probe(held.token.clone()),
+            Some(Held { token, question: Some(open), .. }) if now.wall < open.unless_ended => {
+                Step::Probe(token.clone())
+            }
             _ => Step::Fetch,
         }
     }
@@ -154,10 +163,12 @@ impl<E: Clone> TokenSlot<E> {
         let tells_from = session_ends_at.map(|end| life.shortly_after(end));
         let probe_at = tells_from.filter(|at| after_session == AfterSession::Unknown && *at < token.refresh_at);
         let unless_ended = probe_at.map(|probe_at| std::mem::replace(&mut token.refresh_at, probe_at));
+        let question = session_ends_at.zip(unless_ended);
+        let question = question.map(|(session_ends_at, unless_ended)| Question { session_ends_at, unless_ended });
         let due_at_uptime = now.uptime.saturating_add(wait(now.wall, token.refresh_at));
         let token = Arc::new(token);
         let witness = tells_from.map(|from| Retired { token: token.clone(), from, until: own_end });
-        let before = self.held.replace(Held { token, due_at_uptime, unless_ended, witness });
+        let before = self.held.replace(Held { token, due_at_uptime, question, witness });
         self.retired = self
             .retired
             .take()
@@ -186,19 +197,26 @@ impl<E: Clone> TokenSlot<E> {
         self.failure = Some(Failure { error, times, until });
     }
 
-    /// The token was tried after its session's end: it lives on until its own end, or is to be replaced now.
-    pub fn probed(&mut self, now: Moment, lives: bool) {
-        let Some(held) = &mut self.held else { return };
-        let Some(later) = held.unless_ended.take() else { return };
-        if lives {
-            held.refresh(now, later);
+    /// What becomes of tokens after their session is known by now: this one lives on until its own end, or is to be replaced
+    /// at once, since it ends with its session or may do so.
+    pub fn told(&mut self, now: Moment, fate: AfterSession) {
+        let Some(held) = self.held.as_mut().filter(|_| fate != AfterSession::Unknown) else { return };
+        let Some(Question { session_ends_at, unless_ended }) = held.question.take() else { return };
+        match fate {
+            AfterSession::LivesOn => held.refresh(now, unless_ended),
+            AfterSession::Dies => {
+                let life = Life { expires_at: session_ends_at, ..held.token.life };
+                held.token = Arc::new(Token { life, ..Token::clone(&held.token) });
+                held.refresh(now, now.wall);
+            }
+            AfterSession::NoAnswer | AfterSession::Unknown => held.refresh(now, now.wall),
         }
     }
 
     /// A token issued before `since` is to be replaced as soon as it may be. It stays at hand, should AWS have no new one.
     pub fn expire_before(&mut self, now: Moment, since: Timestamp) {
         let Some(held) = self.held.as_mut().filter(|held| held.token.life.issued_at < since) else { return };
-        held.unless_ended = None;
+        held.question = None;
         let at = held.token.life.replaceable_at();
         if at < held.token.refresh_at {
             held.refresh(now, at);
@@ -298,13 +316,21 @@ mod tests {
         let mut slot = holding(moment(0), 43_200, Some(3_600), AfterSession::Unknown);
         assert_eq!(slot.step(moment(3_601)), Step::Keep, "clocks differ a little");
         assert!(matches!(slot.step(moment(3_660)), Step::Probe(_)));
-        slot.probed(moment(3_660), true);
+        slot.told(moment(3_660), AfterSession::LivesOn);
         assert_eq!(slot.step(moment(4 * 3_600)), Step::Keep);
         assert_eq!(slot.step(moment(6 * 3_600)), Step::Fetch);
 
         let mut slot = holding(moment(0), 43_200, Some(3_600), AfterSession::Unknown);
-        slot.probed(moment(3_660), false);
+        slot.told(moment(3_660), AfterSession::Dies);
+        assert_eq!(slot.token().unwrap().life.expires_at, at(3_600), "whatever AWS said");
         assert_eq!(slot.step(moment(3_660)), Step::Fetch);
+        // What another token told before its own session has ended.
+        let mut slot = holding(moment(0), 43_200, Some(3_600), AfterSession::Unknown);
+        slot.told(moment(1_800), AfterSession::Unknown);
+        assert_eq!(slot.step(moment(1_800)), Step::Keep);
+        slot.told(moment(1_800), AfterSession::Dies);
+        assert_eq!(slot.step(moment(1_800)), Step::Fetch);
+        assert_eq!(slot.token().unwrap().life.expires_at, at(3_600));
         // Long after, as after a sleep, a new one is due whatever the answer.
         let slot = holding(moment(0), 43_200, Some(3_600), AfterSession::Unknown);
         assert_eq!(slot.step(moment(40_000)), Step::Fetch);
@@ -326,7 +352,8 @@ mod tests {
     fn where_the_registry_gave_no_answer_tokens_count_as_dying_until_one_that_was_replaced_tells() {
         let mut slot = holding(moment(0), 43_200, Some(3_600), AfterSession::Unknown);
         assert!(matches!(slot.step(moment(3_660)), Step::Probe(_)));
-        slot.probed(moment(3_660), false);
+        slot.told(moment(3_660), AfterSession::NoAnswer);
+        assert_eq!(slot.token().unwrap().life.expires_at, at(43_200), "nobody said that it is dead");
         let again = |slot: &mut TokenSlot<_>, at: i64, after| {
             slot.fetched(moment(at), minted(at, at + 43_200, Some(at + 3_600)), "seed", after).unwrap();
         };

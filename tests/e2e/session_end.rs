@@ -33,13 +33,14 @@ async fn tokens_are_tried_after_their_session_and_then_trusted_or_renewed_in_tim
     world.ecr.set_session_lifetime(Some(SESSION));
 
     world.apply(&json!({"apiVersion": "ecr-operator.dev/v1alpha1", "kind": "EcrRegistry", "metadata": {"name": world.registry}, "spec": {
-        "region": REGION, "endpoint": {"url": world.ecr.url()}, "identity": {"ambient": {}}, "pull": {"scopeTokens": "Never"},
+        "region": REGION, "endpoint": {"url": world.ecr.url()}, "identity": {"ambient": {}}, "pull": {"scopeTokens": "Never", "regions": ["us-east-1"]},
         "allow": [{"namespaces": {}, "pull": ["*"]}],
     }})).await;
     let secrets: Api<Secret> = world.api();
 
     let first = Operator::start_with(&cluster, "trusting", &pod.environment()).await;
-    world.pull_secret("pull", json!({})).await;
+    let of = |region: &str| json!({"registries": [{"registryRef": {"name": world.registry}, "regions": [region]}]});
+    world.pull_secret("pull", of(REGION)).await;
     world.pull_secret_says("pull", "True", "Ready").await;
     let tried = world.ecr.wait_for_call(PATIENCE, |call| call.operation == "Ping").await;
     assert!(tried.is_some_and(|call| call.is_ok()));
@@ -56,7 +57,16 @@ async fn tokens_are_tried_after_their_session_and_then_trusted_or_renewed_in_tim
     secrets.delete("pull", &DeleteParams::default()).await.unwrap();
     world.ecr.clear_calls();
     let _second = Operator::start_with(&cluster, "learning", &pod.environment()).await;
+    // Another token of the identity, whose session ends later.
+    let issued =
+        |secret: &Secret| secret.annotations()["ecr-operator.dev/issued-at"].parse::<jiff::Timestamp>().unwrap();
+    let begun = issued(&world.until(&secrets, "pull", "there", |_: &Secret| true).await);
+    world.eventually("half a session", || async { (jiff::Timestamp::now() > begun + SESSION / 2).then_some(()) }).await;
+    world.pull_secret("late", of("us-east-1")).await;
+    let late = issued(&world.until(&secrets, "late", "there", |_: &Secret| true).await);
     world.event("pull", "TokenEndedWithSession").await;
+    let renewed = world.until(&secrets, "late", "renewed", |secret: &Secret| issued(secret) > late).await;
+    assert!(issued(&renewed) < late + SESSION, "before its session ended");
     let short = |secret: &Secret| life_seconds(secret) <= SESSION.as_secs().try_into().unwrap();
     world.until(&secrets, "pull", "ending with its session", short).await;
     world.pull_secret_says("pull", "True", "Ready").await;

@@ -176,6 +176,33 @@ async fn tokens_that_die_with_their_session_are_renewed_at_once_and_then_in_time
 }
 
 #[tokio::test]
+async fn what_one_token_tells_holds_for_all_of_the_identity_that_are_at_hand_and_for_no_other_service() {
+    let tokens = Tokens::new("o".into());
+    let later = TokenKey { region: Region::parse("us-east-1").unwrap(), ..key("x") };
+    let public = TokenKey { service: Service::Public, ..later.clone() };
+    let mut aws = Aws { session: Some(100), accepts: Some(false), ..Aws::default() };
+    ask(&tokens, &aws).await;
+    aws.now = 50;
+    for key in [&later, &public] {
+        tokens.get(key, || moment(50), &aws).await;
+    }
+    assert!(futures::poll!(Box::pin(tokens.shortened())).is_pending());
+    aws.now = 110;
+    assert!(ask(&tokens, &aws).await.ended_with_session);
+    tokens.shortened().await;
+    assert!(tokens.is_due(&later, moment(110)), "its session ends at 150");
+    assert!(!tokens.is_due(&public, moment(110)), "nobody knows");
+    aws.down = true;
+    let left = tokens.get(&later, || moment(110), &aws).await;
+    assert_eq!((left.token.unwrap().life.expires_at, left.failure.is_some()), (at(150), true));
+    (aws.now, aws.down) = (120, false);
+    let renewed = tokens.get(&later, || moment(120), &aws).await;
+    assert!(!renewed.ended_with_session, "it was told before");
+    assert_eq!(renewed.token.unwrap().life.expires_at, at(220));
+    assert_eq!(aws.probes.load(Ordering::SeqCst), 1);
+}
+
+#[tokio::test]
 async fn where_the_registry_cannot_be_asked_tokens_are_renewed_in_time_until_it_can() {
     let tokens = Tokens::new("o".into());
     let mut aws = Aws { session: Some(100), accepts: None, ..Aws::default() };
@@ -211,7 +238,8 @@ async fn what_nobody_asks_for_is_forgotten_and_a_question_makes_nothing() {
     let mut left: Vec<_> = tokens.slots.lock().unwrap().keys().map(|key| key.identity.clone()).collect();
     left.sort();
     assert_eq!(left, ["new", "used"]);
-    assert_eq!(tokens.after_session.lock().unwrap().keys().collect::<Vec<_>>(), ["used"]);
+    let known: Vec<_> = tokens.after_session.lock().unwrap().keys().cloned().collect();
+    assert_eq!(known, [("used".to_owned(), Service::Private)]);
 }
 
 #[tokio::test]

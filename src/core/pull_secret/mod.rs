@@ -7,13 +7,15 @@ mod logins;
 mod merge;
 mod seen;
 mod template;
+mod token_lives;
 
 pub use contents::{ContentError, docker_config, docker_entry};
 pub use integrity::{FIELDS, Fields, Integrity, writes_data};
 pub use logins::{Login, Logins, Offer, Request, logins};
 pub use merge::{CREATED, Change, Entries, MERGED, Merged, Note, merge, note_key, noted, unmerge};
-pub use seen::{Marks, SecretOwner, Seen, TokenLives, prune};
+pub use seen::{Marks, SecretOwner, Seen, prune};
 pub use template::{only_one_host, template_data};
+pub use token_lives::TokenLives;
 
 /// The field manager of everything this operator applies.
 pub const MANAGER: &str = "ecr-operator";

@@ -1,13 +1,14 @@
 //! A pull secret as its metadata tells it: the Secret's data is never read, so what was written is marked beside it.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::fmt;
 
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
 use crate::api::{EXPIRES_AT, OWNER_KIND, OWNER_NAME, OWNER_NAMESPACE, OWNER_UID};
-use crate::core::pull_secret::{Integrity, secret_manager};
+use crate::core::pull_secret::token_lives::NotedToken;
+use crate::core::pull_secret::{Integrity, TokenLives, secret_manager};
 use crate::core::token::Life;
 
 const ISSUED_AT: &str = "ecr-operator.dev/issued-at";
@@ -59,73 +60,6 @@ pub struct Marks {
     pub life: Life,
     /// When the first of its tokens is to be renewed.
     pub refresh_at: Timestamp,
-}
-
-/// The lives of a Secret's tokens by host, as text: a status tells them after a restart too. Exact, since two tokens may
-/// be had within one second.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub struct TokenLives(String);
-
-impl TokenLives {
-    /// Of these hosts, each with a short name for what its token may do.
-    pub fn of<'a>(lives: impl IntoIterator<Item = (&'a str, Life, &'a str)>) -> Self {
-        let told = |(host, life, rights): (&str, Life, &str)| {
-            format!("{host} {} {} {rights}", life.issued_at, life.expires_at)
-        };
-        Self(lives.into_iter().map(told).collect::<Vec<_>>().join(","))
-    }
-
-    /// Of some of the hosts.
-    #[must_use]
-    pub fn only(&self, of: impl Fn(&str) -> bool) -> Self {
-        let host = |entry: &&str| entry.split(' ').next().is_some_and(&of);
-        Self(self.0.split(',').filter(host).collect::<Vec<_>>().join(","))
-    }
-
-    /// When the token for `host` ends; `None` where there is none.
-    #[must_use]
-    pub fn end(&self, host: &str) -> Option<Timestamp> {
-        self.token(host).map(|token| token.life.expires_at)
-    }
-
-    /// When the token for `host` was issued; `None` where there is none.
-    #[must_use]
-    pub fn issued(&self, host: &str) -> Option<Timestamp> {
-        self.token(host).map(|token| token.life.issued_at)
-    }
-
-    /// Those of `hosts` for which there is none.
-    pub fn lacking<'a>(&self, hosts: impl IntoIterator<Item = &'a str>) -> impl Iterator<Item = &'a str> {
-        let held: BTreeSet<_> = self.0.split(',').filter_map(|entry| entry.split(' ').next()).collect();
-        hosts.into_iter().filter(move |host| !held.contains(host))
-    }
-
-    fn token(&self, host: &str) -> Option<NotedToken<'_>> {
-        self.all().find(|token| token.host == host)
-    }
-
-    fn all(&self) -> impl Iterator<Item = NotedToken<'_>> {
-        let time = |text: &str| text.parse::<Timestamp>().ok();
-        self.0.split(',').filter_map(move |entry| {
-            let mut parts = entry.split(' ');
-            let host = parts.next()?;
-            let life = Life { issued_at: time(parts.next()?)?, expires_at: time(parts.next()?)? };
-            Some(NotedToken { host, life, rights: parts.next()? })
-        })
-    }
-
-    /// As it is noted.
-    #[must_use]
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
-}
-
-/// A token, as it is noted on the Secret that holds it.
-struct NotedToken<'a> {
-    host: &'a str,
-    life: Life,
-    rights: &'a str,
 }
 
 impl Marks {
@@ -214,6 +148,21 @@ impl Seen {
                 && since.is_none_or(|since| marks.life.issued_at >= since)
         };
         self.integrity == Integrity::Whole && self.marks.as_ref().is_some_and(is_good)
+    }
+
+    /// The same, as its tokens turned out to live: `at_hand` tells of each host's token when it was issued and ends.
+    #[must_use]
+    pub fn knowing(mut self, at_hand: impl Fn(&str) -> Option<Life>) -> Self {
+        let Some(marks) = &mut self.marks else { return self };
+        let known =
+            |host: &str, life: Life| at_hand(host).filter(|known| known.issued_at == life.issued_at).unwrap_or(life);
+        let lives: Vec<_> =
+            marks.tokens.all().map(|told| (told.host, known(told.host, told.life), told.rights)).collect();
+        let first_to_end = lives.iter().map(|(_, life, _)| *life).min_by_key(|life| life.expires_at);
+        let tokens = TokenLives::of(lives);
+        marks.life = first_to_end.unwrap_or(marks.life);
+        marks.tokens = tokens;
+        self
     }
 
     /// Whether it is better left as it is than overwritten with `offered`: because it holds a token that works for a while
@@ -319,6 +268,16 @@ mod tests {
             !seen.holds(&Marks { tokens: TokenLives::of([("a.example", life(100), "r")]), ..marks() }),
             "one of several tokens was renewed"
         );
+    }
+
+    #[test]
+    fn a_secret_is_as_good_as_its_tokens_turned_out_to_be() {
+        let seen = || Seen::read(&written()).unwrap();
+        let told = |host: &str, life: Life| seen().knowing(|asked| (asked == host).then_some(life)).marks.unwrap();
+        let ended = told("b.example", life(60));
+        assert_eq!((ended.life, ended.tokens.end("b.example")), (life(60), Some(at(60))));
+        let another = Life { issued_at: at(30), expires_at: at(60) };
+        assert_eq!(told("b.example", another), marks(), "that isn't the one it holds");
     }
 
     #[test]
