@@ -204,13 +204,13 @@ fn says(object: &EcrPullSecret, reason: &str) -> bool {
 async fn a_host_for_which_aws_has_no_token_is_told_and_asked_for_until_it_has() {
     let world = World::new("lacking").await;
     let calls = Matcher { region: Some("us-east-1".into()), ..Matcher::operation("GetAuthorizationToken") };
-    let down = Action::Before { code: "ServiceUnavailable".into(), status: 503 };
+    let down = Action::Before { code: "InternalFailure".into(), status: 500 };
     world.ecr.fault(Fault::always(calls, down));
     world.register(json!({"pull": {"regions": ["us-east-1"]}})).await;
     world.pull_secret("pull", json!({})).await;
     let hosts = [REGION, "us-east-1"].map(|region| format!("{ACCOUNT}.dkr.ecr.{region}.amazonaws.com"));
     let elsewhere = |call: &Call| call.operation == "GetAuthorizationToken" && call.region == "us-east-1";
-    world.ecr.wait_for_calls(2, PATIENCE, elsewhere).await;
+    world.ecr.wait_for_calls(3, PATIENCE, elsewhere).await;
     let told = world.pull_secret_says("pull", "False", "Transient").await.status.unwrap();
     let message = &told.conditions[0].message;
     assert!(message.contains(&format!("lack a token for {}", hosts[1])) && !message.contains(&hosts[0]), "{message}");
