@@ -5,6 +5,8 @@
 #![expect(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test that can't go on has failed")]
 
 mod answers;
+#[path = "../support/dice.rs"]
+mod dice;
 mod documents;
 mod mutate;
 mod names;

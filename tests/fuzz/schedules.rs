@@ -16,7 +16,9 @@ use ecr_operator::core::ownership::Owner;
 
 use operator::Operator;
 use stage::{Stage, repository_of};
-use world::{Dice, Repository, World};
+use world::{Repository, World};
+
+use crate::dice::Dice;
 
 /// Moments with faults, and then at most so many without.
 const UNQUIET: u32 = 60;

@@ -8,27 +8,12 @@ use k8s_openapi::api::core::v1::{Namespace, Secret};
 use kube::api::{Api, DeleteParams, Patch, PatchParams};
 use serde_json::{Value, json};
 
+use crate::support::dice::Dice;
 use crate::support::faults::{Fault, Rule, Side, Wire};
 use crate::support::world::{ACCOUNT, REGION, World};
 
 /// What the cluster-wide pull secret and its Secrets are called.
 pub const PULL: &str = "pull";
-
-/// Pseudo-random numbers (`SplitMix64`).
-pub struct Dice(pub u64);
-
-impl Dice {
-    pub fn below(&mut self, limit: usize) -> usize {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mixed = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        usize::try_from((mixed ^ (mixed >> 31)) % u64::try_from(limit).unwrap()).unwrap()
-    }
-
-    fn of<T: Copy>(&mut self, all: &[T]) -> T {
-        all[self.below(all.len())]
-    }
-}
 
 /// What is declared, as whoever declared it knows it.
 pub struct Declared {
@@ -45,7 +30,7 @@ pub struct Declared {
 pub fn spec(dice: &mut Dice) -> Value {
     json!({
         "imageTagMutability": dice.of(&["MUTABLE", "IMMUTABLE"]),
-        "imageScanningConfiguration": {"scanOnPush": dice.below(2) == 0},
+        "imageScanningConfiguration": {"scanOnPush": dice.one_in(2)},
         "tags": {"team": format!("team-{}", dice.below(1000))},
         "lifecyclePolicy": {"rules": [{
             "rulePriority": 1, "action": {"type": "expire"},
@@ -151,7 +136,7 @@ fn change_in_aws(world: &World, dice: &mut Dice, name: &str) -> Option<&'static 
             ("PutImageTagMutability", json!({"repositoryName": name, "imageTagMutability": mutability}))
         }
         1 => {
-            let scanning = json!({"scanOnPush": dice.below(2) == 0});
+            let scanning = json!({"scanOnPush": dice.one_in(2)});
             ("PutImageScanningConfiguration", json!({"repositoryName": name, "imageScanningConfiguration": scanning}))
         }
         _ => {

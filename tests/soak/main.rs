@@ -26,8 +26,9 @@ use local_ecr::Config;
 use serde_json::{Value, json};
 use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 
-use chaos::{Declared, Dice, PULL};
+use chaos::{Declared, PULL};
 use support::cluster::Cluster;
+use support::dice::Dice;
 use support::faults::state::logins;
 use support::faults::{Process, Scope, Side, Upstream, Wire, cluster};
 use support::world::{ACCOUNT, REGION, World};
@@ -146,7 +147,7 @@ impl Soak {
                     assert!(!self.operator.has_ended(), "it ended; it logged:\n{}", self.wire.logged());
                     self.peak_kib = self.peak_kib.max(Usage::of(&self.operator).resident_kib);
                     chaos::weather(&self.wire, &mut self.dice);
-                    if started.elapsed() < span / 2 && self.dice.below(20) == 0 {
+                    if started.elapsed() < span / 2 && self.dice.one_in(20) {
                         self.operator.kill();
                         self.wire.revive();
                         self.operator = self.wire.operator();

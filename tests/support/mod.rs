@@ -2,6 +2,7 @@
 
 pub mod api;
 pub mod cluster;
+pub mod dice;
 pub mod faults;
 pub mod iam;
 pub mod moto;

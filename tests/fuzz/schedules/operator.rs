@@ -48,7 +48,7 @@ impl World<'_> {
             }
             return;
         };
-        let fate = if self.unquiet { self.dice.roll(12) } else { 11 };
+        let fate = if self.unquiet { self.dice.below(12) } else { 11 };
         if fate == 0 {
             return self.tell(format_args!("{name}: {:?} fails", pass.at));
         }

@@ -9,23 +9,7 @@ use jiff::{SignedDuration, Timestamp};
 
 use super::operator::Operator;
 use super::stage::{NAMES, Stage, repository_of};
-
-/// `splitmix64`.
-pub(super) struct Dice(pub(super) u64);
-
-impl Dice {
-    pub(super) fn roll(&mut self, sides: u32) -> u32 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        u32::try_from((z ^ (z >> 31)) % u64::from(sides)).unwrap()
-    }
-
-    pub(super) fn one_in(&mut self, sides: u32) -> bool {
-        self.roll(sides) == 0
-    }
-}
+use crate::dice::Dice;
 
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Object {
@@ -70,7 +54,7 @@ impl World<'_> {
     }
 
     pub(super) fn pick(&mut self) -> &'static str {
-        NAMES[self.dice.roll(3) as usize].0
+        self.dice.of(&NAMES).0
     }
 
     pub(super) fn time(&self) -> Timestamp {
@@ -80,7 +64,7 @@ impl World<'_> {
     pub(super) fn moment(&mut self) {
         self.now += 1;
         let name = self.pick();
-        match self.dice.roll(if self.unquiet { 24 } else { 12 }) {
+        match self.dice.below(if self.unquiet { 24 } else { 12 }) {
             0..=3 => self.sync(name),
             12..=16 => self.user(name),
             17..=19 => self.others(repository_of(name)),
@@ -101,7 +85,7 @@ impl World<'_> {
     }
 
     pub(super) fn user(&mut self, name: &'static str) {
-        let spec = self.dice.roll(u32::try_from(self.stage.specs.len()).unwrap()) as usize;
+        let spec = self.dice.below(self.stage.specs.len());
         self.versions += 1;
         let version = self.versions;
         let deletes = self.dice.one_in(3);
@@ -145,7 +129,7 @@ impl World<'_> {
     }
 
     pub(super) fn others(&mut self, repository: &'static str) {
-        let what = self.dice.roll(6);
+        let what = self.dice.below(6);
         let now = self.time();
         self.tell(format_args!("others do {what} to {repository}"));
         match (what, self.repositories.get_mut(repository)) {
