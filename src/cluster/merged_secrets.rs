@@ -85,20 +85,20 @@ impl MergedSecrets {
             let there = api.get_opt(name).await.map_err(|error| secret_refused(name, &error))?;
             let base = there.clone().unwrap_or_else(|| empty(namespace, name));
             let merged = merge(&base, marks, entries, &is_ours)?;
-            let done = match merged.left_out {
-                None => Applied::Done,
-                Some(problem) => Applied::Partly(Box::new(merged.marks), problem),
+            let done = |version: Option<String>| match merged.left_out {
+                None => Applied::Done(version),
+                Some(problem) => Applied::Partly(Box::new(merged.marks), problem, version),
             };
             let Some(change) = merged.change else {
                 self.remember(&marks.owner.uid, &base.uid().unwrap_or_default(), base.resource_version());
-                return Ok(done);
+                return Ok(done(None));
             };
             match in_time(self.write(&api, there.as_ref(), &base, &marks.owner.uid, change)).await {
                 Ok(Some(now)) => {
                     self.remember(&marks.owner.uid, &now.uid().unwrap_or_default(), now.resource_version());
-                    return Ok(done);
+                    return Ok(done(now.resource_version()));
                 }
-                Ok(None) => return Ok(done),
+                Ok(None) => return Ok(done(None)),
                 Err(error) if is_terminating(&error) => return Ok(Applied::Terminating),
                 Err(error) if is_conflict(&error) || is_not_found(&error) => {}
                 Err(error) => return Err(secret_refused(name, &error)),

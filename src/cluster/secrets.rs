@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use k8s_openapi::api::core::v1::Secret as KubeSecret;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ManagedFieldsEntry;
 use kube::api::{DeleteParams, Patch, PatchParams, Preconditions};
 use kube::core::PartialObjectMeta;
 use kube::{Api, Client, ResourceExt};
@@ -13,7 +14,7 @@ use serde_json::{Value, json};
 use super::refusals::{is_terminating, secret_refused};
 use super::{in_time, is_conflict, is_not_found};
 use crate::api::OWNER_UID;
-use crate::core::pull_secret::{FIELDS, Fields, Marks, Seen, secret_manager, writes_data};
+use crate::core::pull_secret::{FIELDS, Fields, MANAGER, Marks, Seen, secret_manager, writes_data};
 use crate::core::reason::{Problem, Reason};
 use crate::core::token::Secret;
 
@@ -49,10 +50,10 @@ impl Data {
 /// What became of a write.
 #[derive(Debug)]
 pub enum Applied {
-    /// It is there.
-    Done,
-    /// So much of it is there, and why no more.
-    Partly(Box<Marks>, Problem),
+    /// It is there, and became this version if it had to be written for that.
+    Done(Option<String>),
+    /// So much of it is there, and why no more; likewise.
+    Partly(Box<Marks>, Problem, Option<String>),
     /// The namespace is going away.
     Terminating,
 }
@@ -117,7 +118,7 @@ impl SecretWriter {
                 undone.map_err(|error| secret_refused(&self.name, &error))?;
                 Err(foreign(&self.name, "somebody else wrote the same"))
             }
-            Ok(_) => Ok(Applied::Done),
+            Ok(now) => Ok(Applied::Done(now.resource_version())),
             Err(error) if is_conflict(&error) && there.is_none() => Err(foreign(&self.name, &super::words(&error))),
             Err(error) if is_terminating(&error) => Ok(Applied::Terminating),
             Err(error) => Err(secret_refused(&self.name, &error)),
@@ -133,6 +134,15 @@ impl SecretWriter {
             Some(there) if !has_written(&there, owner_uid) => Err(foreign(&self.name, "somebody else made it")),
             there => Ok(there.and_then(|there| there.uid())),
         }
+    }
+
+    /// Who wrote the Secret last besides its pull secret; nobody where there is none.
+    pub async fn last_writer(&self, namespace: &str, owner_uid: &str) -> Option<String> {
+        let there = self.api(namespace).get_metadata_opt(&self.name).await.ok()??;
+        let ours = [MANAGER, &secret_manager(owner_uid)];
+        let is_another = |entry: &&ManagedFieldsEntry| entry.manager.as_deref().is_none_or(|by| !ours.contains(&by));
+        let others = there.managed_fields().iter().filter(is_another);
+        others.max_by_key(|entry| entry.time.as_ref().map(|time| time.0))?.manager.clone()
     }
 
     /// Deletes that very Secret.

@@ -14,6 +14,7 @@ use kube::runtime::controller::Action;
 use crate::api::{FINALIZER, MergePolicy, OWNER_UID};
 use crate::cluster::{CONCURRENT_WRITES, SecretWriter, is_conflict, is_not_found, set_finalizer, words};
 use crate::controller::annotations::{asks_anew, is_suspended, suspended};
+use crate::controller::contests::Place;
 use crate::controller::context::Context;
 use crate::controller::pull_secret_kind::PullSecret;
 use crate::controller::pull_secret_parse::{Desired, desired};
@@ -63,15 +64,22 @@ async fn pass<K: PullSecret>(object: &K, context: &Context) -> Result<(Desired, 
     make_durable(object, context).await?;
     let seen = seen(object, context).await;
     let there = |namespace: &str| seen.get(&(namespace.to_owned(), desired.name.clone()));
+    let uid = object.owner().uid;
 
     let now = Timestamp::now();
     let handled = object.status().and_then(|status| status.last_handled_reconcile_at.as_ref());
-    let since = asks_anew(object, handled).map(|asked| context.renewals.since(&object.owner().uid, asked, now));
+    let since = asks_anew(object, handled).map(|asked| context.renewals.since(&uid, asked, now));
+    if since == Some(now) {
+        // Whoever asks anew wants it tried now.
+        context.contests.forget(&uid);
+    }
     let mut overdue = overdue(context, &desired);
     overdue.extend(untried(object, context, &desired, &seen).await);
     let (good, due): (Vec<_>, Vec<_>) = desired.allowed.clone().into_iter().partition(|(namespace, variant)| {
         let young = !variant.logins.iter().any(|login| overdue.contains(&login.token));
-        young && there(namespace).is_some_and(|seen| seen.is_good(&variant.content, variant.hosts(), now, since))
+        young
+            && there(namespace).is_some_and(|seen| seen.is_good(&variant.content, variant.hosts(), now, since))
+            && context.contests.holds(Place { owner_uid: &uid, namespace, name: &desired.name }, now).is_none()
     });
 
     let mut served = Served::default();
@@ -89,7 +97,7 @@ async fn pass<K: PullSecret>(object: &K, context: &Context) -> Result<(Desired, 
     service_accounts::bring_about(object, context, &desired, &mut served).await;
     remove_unwanted(object, context, &desired, &seen, &mut served).await;
     verify(object, context, &desired, &mut served).await;
-    served.hindrance = context.stuck_pods.want(&object.owner().uid, restarts(object, &desired, &served).as_ref());
+    served.hindrance = context.stuck_pods.want(&uid, restarts(object, &desired, &served).as_ref());
     Ok((desired, served))
 }
 
@@ -215,6 +223,7 @@ async fn remove_unwanted<K: PullSecret>(
         } else {
             writer.remove(namespace, name, &seen.uid).await
         };
+        context.contests.leave(Place { owner_uid: &object.owner().uid, namespace, name });
         Some((namespace, removed.err()?))
     });
     let removals: Vec<_> = removals.collect();

@@ -84,8 +84,13 @@ impl Served {
 
     /// A namespace where somebody keeps undoing what is done, and is left alone until then.
     pub fn contested(&mut self, namespace: String, until: Timestamp, problem: Problem) {
-        self.look_at = Some(self.look_at.map_or(until, |at| at.min(until)));
+        self.look_at(until);
         self.fail(namespace, problem);
+    }
+
+    /// There is something to look at then.
+    pub fn look_at(&mut self, at: Timestamp) {
+        self.look_at = Some(self.look_at.map_or(at, |first| first.min(at)));
     }
 
     /// Whether the namespace is wanted and only just now not served.

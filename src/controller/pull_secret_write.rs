@@ -10,12 +10,14 @@ use kube::runtime::reflector::ObjectRef;
 
 use crate::api::{MergePolicy, SecretFormat};
 use crate::cluster::{Applied, CONCURRENT_WRITES, Data, SecretWriter, foreign};
+use crate::controller::contests::Place;
 use crate::controller::context::Context;
 use crate::controller::pull_secret::Secrets;
 use crate::controller::pull_secret_kind::PullSecret;
 use crate::controller::pull_secret_parse::{Desired, Variant};
 use crate::controller::pull_secret_status::{Served, Tokens};
 use crate::controller::pull_secret_tokens::{Batches, tokens};
+use crate::core::contest::Turn;
 use crate::core::pull_secret::{
     ContentError, DOCKER_CONFIG_KEY, DOCKER_CONFIG_TYPE, Entries, Login, Marks, OPAQUE_TYPE, SecretOwner, Seen,
     TokenLives, docker_config, docker_entry, only_one_host, template_data,
@@ -81,6 +83,10 @@ pub(super) async fn write<K: PullSecret>(
                     served.ready.insert(namespace.clone(), marks);
                     served.fail(namespace, problem);
                 }
+                Ok(Written::Contested(until, problem)) => {
+                    served.look_at(until);
+                    served.grow_old(&namespace, there.as_ref(), problem);
+                }
                 Ok(Written::Terminating) => drop(served.terminating.insert(namespace)),
                 Err(problem) => served.grow_old(&namespace, there.as_ref(), problem),
             }
@@ -113,10 +119,12 @@ enum Written {
     Partly(Marks, Problem),
     /// As it was.
     Kept(Marks),
+    /// Somebody keeps undoing it: left alone, or watched, until then.
+    Contested(Timestamp, Problem),
     Terminating,
 }
 
-/// Writes one, unless what is there is as good or better.
+/// Writes one, unless what is there is as good or better, or somebody keeps undoing just that.
 async fn put(
     context: &Context,
     writer: &SecretWriter,
@@ -125,21 +133,46 @@ async fn put(
     there: Option<&Seen>,
     orphan: Option<&Seen>,
 ) -> Result<Written, Problem> {
-    if let Some(marks) = there.and_then(|there| better(there, contents)) {
-        return Ok(Written::Kept(marks));
+    let (marks, now) = (&contents.marks, Timestamp::now());
+    let place = Place { owner_uid: &marks.owner.uid, namespace, name: &writer.name };
+    // A token that is due is renewed in the midst of it.
+    let look_at = |until: Timestamp| until.min(marks.refresh_at);
+    if let Some(kept) = there.and_then(|there| better(there, contents)) {
+        return Ok(match context.contests.holds(place, now) {
+            Some(until) => Written::Contested(look_at(until), contested(writer, place, until).await),
+            None => Written::Kept(kept),
+        });
+    }
+    let what = marks.digest();
+    if let Turn::Pause(until) = context.contests.lacks(place, &what, now) {
+        return Ok(Written::Contested(look_at(until), contested(writer, place, until).await));
     }
     let applied = match &contents.payload {
-        Payload::Whole(data) => writer.apply(namespace, &contents.marks, data, there.or(orphan)).await?,
+        Payload::Whole(data) => writer.apply(namespace, marks, data, there.or(orphan)).await?,
         Payload::Entries(entries) => {
             let is_ours = |uid: &str| context.stores.is_pull_secret(uid);
-            context.merged_secrets.put((namespace, &writer.name), &contents.marks, entries, is_ours).await?
+            context.merged_secrets.put((namespace, &writer.name), marks, entries, is_ours).await?
         }
     };
+    if let Applied::Done(Some(version)) | Applied::Partly(_, _, Some(version)) = &applied {
+        context.contests.brought(place, &what, version, now);
+    }
     Ok(match applied {
-        Applied::Done => Written::Done(contents.marks.clone()),
-        Applied::Partly(marks, problem) => Written::Partly(*marks, problem),
+        Applied::Done(_) => Written::Done(marks.clone()),
+        Applied::Partly(marks, problem, _) => Written::Partly(*marks, problem),
         Applied::Terminating => Written::Terminating,
     })
+}
+
+async fn contested(writer: &SecretWriter, place: Place<'_>, until: Timestamp) -> Problem {
+    let who = writer.last_writer(place.namespace, place.owner_uid).await.unwrap_or_else(|| "somebody".to_owned());
+    Problem::new(
+        Reason::Contested,
+        format!(
+            "Secret {}: {who} keeps undoing what is written there; have it leave that alone, or name another Secret in spec.secretName. A new token is written all the same. Next look at {until:.0}",
+            place.name
+        ),
+    )
 }
 
 /// The data for all namespaces with the same rights, with what is noted beside it.

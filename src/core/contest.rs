@@ -34,6 +34,16 @@ pub struct Contest {
     stripped: bool,
     pauses: u32,
     pause_until: Option<Timestamp>,
+    /// What was last written of a thing that changes by itself.
+    last: Option<Written>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Written {
+    what: String,
+    /// The version that it became.
+    version: String,
+    at: Timestamp,
 }
 
 impl Contest {
@@ -42,6 +52,16 @@ impl Contest {
         if self.overwritten.as_deref() == Some(version) {
             return Turn::Settling;
         }
+        self.turn(seed, now)
+    }
+
+    /// It isn't `what`, which changes by itself: what is new is written whatever the contest.
+    pub fn lacks(&mut self, what: &str, seed: &str, now: Timestamp) -> Turn {
+        let is_new = self.last.as_ref().is_none_or(|last| last.what != what);
+        if is_new { Turn::Write } else { self.turn(seed, now) }
+    }
+
+    fn turn(&mut self, seed: &str, now: Timestamp) -> Turn {
         if let Some(until) = self.pause_until {
             if now < until {
                 return Turn::Pause(until);
@@ -68,6 +88,16 @@ impl Contest {
         self.stripped = false;
     }
 
+    /// `what` was written, and it became this `version`. What is new is no move in a contest, unless there is one already.
+    pub fn brought(&mut self, what: &str, version: &str, now: Timestamp) {
+        let written = Written { what: what.to_owned(), version: version.to_owned(), at: now };
+        let Some(before) = self.last.replace(written) else { return };
+        // One that moved nothing was owed to an old view of what was written before.
+        if before.version != version && (before.what == what || self.pauses > 0) {
+            self.writes.push(now);
+        }
+    }
+
     /// It was written and the answer was without it: admission took it out. The version needn't have moved, so it tells
     /// nothing.
     pub fn was_stripped(&mut self, now: Timestamp) {
@@ -87,6 +117,9 @@ impl Contest {
         self.pause_until = None;
         self.stripped = false;
         self.forget_old(now);
+        if self.last.as_ref().is_some_and(|last| now.duration_since(last.at) >= WINDOW) && self.is_settled() {
+            self.last = None;
+        }
         let last = self.writes.last().filter(|_| self.pauses > 0)?;
         Some(*last + WINDOW)
     }
@@ -94,6 +127,10 @@ impl Contest {
     /// Whether there is nothing to remember.
     #[must_use]
     pub fn is_over(&self) -> bool {
+        self.is_settled() && self.last.is_none()
+    }
+
+    fn is_settled(&self) -> bool {
         self.writes.is_empty() && self.pauses == 0
     }
 
@@ -195,6 +232,48 @@ mod tests {
             assert_eq!(contest.differs(&version, "s", at(minute * 31)), Turn::Write);
             contest.wrote(&version, at(minute * 31));
         }
+    }
+
+    /// Undoes every second what is written, until it pauses; returns how often it was written, and the pause.
+    fn undo(contest: &mut Contest, what: &str, from: i64) -> (usize, Timestamp) {
+        for second in 0.. {
+            match contest.lacks(what, "s", at(from + second)) {
+                Turn::Write => contest.brought(what, &(from + second).to_string(), at(from + second)),
+                turn => return (usize::try_from(second).unwrap(), until(turn)),
+            }
+        }
+        unreachable!()
+    }
+
+    #[test]
+    fn what_is_new_is_written_in_spite_of_a_contest_and_does_not_end_it() {
+        let mut contest = Contest::default();
+        let (writes, pause) = undo(&mut contest, "old", 0);
+        assert_eq!(writes, 4, "written, and put right three times");
+        assert_eq!(contest.lacks("new", "s", at(10)), Turn::Write);
+        contest.brought("new", "n", at(10));
+        assert_eq!(contest.lacks("new", "s", at(11)), Turn::Pause(pause), "undone again, it waits as before");
+        assert_eq!(contest.is_right(at(12)), Some(at(70)), "left alone, it is watched");
+        let longer = until(contest.lacks("new", "s", at(13)));
+        assert!(longer.duration_since(at(13)) > SignedDuration::from_secs(80));
+        assert_eq!(contest.is_right(at(70)), None);
+        assert!(contest.is_over());
+    }
+
+    #[test]
+    fn renewals_and_writes_that_move_nothing_are_no_contest() {
+        let mut contest = Contest::default();
+        for number in 0..20 {
+            let what = number.to_string();
+            assert_eq!(contest.lacks(&what, "s", at(number)), Turn::Write);
+            contest.brought(&what, &what, at(number));
+            for _ in 0..5 {
+                assert_eq!(contest.lacks(&what, "s", at(number)), Turn::Write, "as an old view has it");
+                contest.brought(&what, &what, at(number));
+            }
+        }
+        assert_eq!(contest.is_right(at(79)), None);
+        assert!(contest.is_over(), "and nothing is remembered of it");
     }
 
     proptest! {

@@ -33,7 +33,10 @@ impl Integrity {
         };
         let (ours, others): (Vec<_>, Vec<_>) = meta.managed_fields.iter().flatten().partition(is_ours);
         let ours = ours.first()?;
-        if !writes_data(ours) || others.iter().any(|entry| writes_data(entry) || writes_marks(entry)) {
+        let is_edit = |entry: &&ManagedFieldsEntry| {
+            writes_data(entry) || writes_marks(entry) || (writes_text(entry) && !is_older(entry, ours))
+        };
+        if !writes_data(ours) || others.iter().any(is_edit) {
             return Some(Self::Edited);
         }
         let listed = ours.fields_v1.as_ref().map(|fields| match &fields.0["f:data"] {
@@ -65,6 +68,17 @@ impl Integrity {
 #[must_use]
 pub fn writes_data(entry: &ManagedFieldsEntry) -> bool {
     entry.fields_v1.as_ref().is_some_and(|fields| fields.0.get("f:data").is_some())
+}
+
+/// Whether its manager applied `stringData`: it is listed by that name and takes nothing off our list.
+fn writes_text(entry: &ManagedFieldsEntry) -> bool {
+    entry.fields_v1.as_ref().is_some_and(|fields| fields.0.get("f:stringData").is_some())
+}
+
+/// Whether `entry`'s manager changed nothing since `ours` did. Within one second nobody knows.
+fn is_older(entry: &ManagedFieldsEntry, ours: &ManagedFieldsEntry) -> bool {
+    let times = entry.time.as_ref().zip(ours.time.as_ref());
+    times.is_some_and(|(theirs, ours)| theirs.0 < ours.0)
 }
 
 fn writes_marks(entry: &ManagedFieldsEntry) -> bool {
@@ -172,6 +186,25 @@ mod tests {
             assert_eq!(Integrity::of(&meta, MANAGER), Some(integrity), "{entries:?}");
             meta.managed_fields = Some(vec![integrity.entry(&meta, MANAGER.to_owned())]);
             assert_eq!(Integrity::of(&meta, MANAGER), Some(integrity), "kept: {entries:?}");
+        }
+    }
+
+    #[test]
+    fn data_that_somebody_applied_in_the_clear_is_seen_by_its_time() {
+        let entry = |manager: &str, time: Option<&str>, fields: Value| json!({"manager": manager, "operation": "Apply", "time": time, "fieldsV1": fields});
+        let text = json!({"f:stringData": {"f:p": {}}});
+        let annotations = Some([(FIELDS.to_owned(), Fields::listed(&ours()).digest())].into());
+        for (time, integrity) in [
+            (Some("2026-01-01T00:00:00Z"), Integrity::Whole),
+            (Some("2026-01-01T00:00:01Z"), Integrity::Edited),
+            (Some("2026-01-01T00:00:02Z"), Integrity::Edited),
+            (None, Integrity::Edited),
+        ] {
+            let entries =
+                json!([entry("other", time, text.clone()), entry(MANAGER, Some("2026-01-01T00:00:01Z"), ours())]);
+            let managed_fields = Some(serde_json::from_value(entries).unwrap());
+            let meta = ObjectMeta { managed_fields, annotations: annotations.clone(), ..ObjectMeta::default() };
+            assert_eq!(Integrity::of(&meta, MANAGER), Some(integrity), "{time:?}");
         }
     }
 

@@ -9,7 +9,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use crate::api::{EXPIRES_AT, OWNER_KIND, OWNER_NAME, OWNER_NAMESPACE, OWNER_UID};
 use crate::core::pull_secret::token_lives::NotedToken;
 use crate::core::pull_secret::{Integrity, TokenLives, secret_manager};
-use crate::core::token::Life;
+use crate::core::token::{Life, fingerprint};
 
 const ISSUED_AT: &str = "ecr-operator.dev/issued-at";
 const REFRESH_AT: &str = "ecr-operator.dev/refresh-at";
@@ -80,6 +80,13 @@ impl Marks {
         .chain(namespace)
         .map(|(key, value)| (key.to_owned(), value))
         .collect()
+    }
+
+    /// A short name for all of them.
+    #[must_use]
+    pub fn digest(&self) -> String {
+        let annotations = self.annotations();
+        fingerprint(&annotations.values().map(String::as_str).collect::<Vec<_>>())
     }
 
     /// From a Secret's metadata; `None` where a mark is missing or was spoilt.
