@@ -52,16 +52,9 @@ const UNUSED: SignedDuration = SignedDuration::from_hours(2);
 struct Declared {
     /// The same for all versions of its credentials.
     kept_as: String,
-    /// Another one when the credentials are others.
+    /// Another one when the credentials are others; the same for all registries that declare the same.
     version: String,
     credentials: Credentials,
-}
-
-impl Declared {
-    /// Its credentials are renewed by themselves.
-    fn unversioned(name: String, credentials: Credentials) -> Self {
-        Self { version: name.clone(), kept_as: name, credentials }
-    }
 }
 
 /// All sessions.
@@ -153,9 +146,11 @@ impl Sessions {
                     _ => ambient(),
                 };
                 let role = role(name, assumed);
+                // By default a session's name tells for which registry it is, and nothing else.
+                let alike = Role { session_name: assumed.session_name.clone().unwrap_or_default(), ..role.clone() };
                 Ok(Declared {
                     kept_as: format!("{role:?} by {}", by.kept_as),
-                    version: format!("{role:?} by {}", by.version),
+                    version: format!("{alike:?} by {}", by.version),
                     credentials: Credentials::AssumeRole(role, Box::new(by.credentials)),
                 })
             }
@@ -179,12 +174,16 @@ impl Sessions {
         let audience = web.audience.as_deref().unwrap_or("sts.amazonaws.com");
         let tokens = ServiceAccountToken::new(self.client.0.clone(), &account.namespace, &account.name, audience);
         let role = Role::new(web.role_arn.clone(), session_name(name));
-        Declared::unversioned(format!("{role:?} with {tokens:?}"), Credentials::WebIdentity(role, Arc::new(tokens)))
+        Declared {
+            kept_as: format!("{role:?} with {tokens:?}"),
+            version: format!("{} with {tokens:?}", role.arn),
+            credentials: Credentials::WebIdentity(role, Arc::new(tokens)),
+        }
     }
 }
 
 fn ambient() -> Declared {
-    Declared::unversioned("ambient".to_owned(), Credentials::Ambient)
+    Declared { kept_as: "ambient".to_owned(), version: "ambient".to_owned(), credentials: Credentials::Ambient }
 }
 
 fn role(name: &str, declared: &AssumeRole) -> Role {

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::api::{EcrRegistry, EcrRegistrySpec, Identity, ScopeTokens, TokenAccess};
+use crate::api::{EcrRegistry, EcrRegistrySpec, Endpoint, Identity, ScopeTokens, TokenAccess};
 use crate::aws::Session;
 use crate::controller::registries::{Registries, check_account, parse_region, pinned_account};
 use crate::controller::registry_sessions::{Known, Told, unusable};
@@ -118,6 +118,7 @@ pub fn offer(object: &EcrRegistry, access: TokenAccess, issuer: Option<&Issuer>)
     Ok(Some(Offer {
         accounts: first(account, accounts),
         regions: first(parse_region(&object.spec)?, regions),
+        declared: declared(mints(&name, &object.spec, access).ok().flatten(), object.spec.endpoint.as_ref()),
         identity: issuer.map(|issuer| issuer.identity.clone()),
         scoped: is_scoped(&object.spec, access),
         registry: name,
@@ -137,6 +138,17 @@ fn mints<'a>(name: &str, spec: &'a EcrRegistrySpec, access: TokenAccess) -> Resu
             format!("EcrRegistry {name} gives nobody push tokens; set its spec.push.identity to a role that may push"),
         )),
     }
+}
+
+/// A name for whoever mints, the same for all registries that declare the same.
+fn declared(identity: Option<&Identity>, endpoint: Option<&Endpoint>) -> String {
+    let mut identity = identity.cloned().unwrap_or_default();
+    // The pod's own is the default, also of a role's source.
+    identity.ambient = None;
+    if let Some(role) = &mut identity.assume_role {
+        role.source.get_or_insert_default().ambient = None;
+    }
+    fingerprint(&[&format!("{identity:?} at {:?}", endpoint.cloned().unwrap_or_default())])
 }
 
 /// Whether tokens are cut down to what `allow` gives. Whoever may push is always kept to what it may push.

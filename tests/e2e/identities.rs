@@ -226,6 +226,28 @@ async fn a_host_that_two_registries_have_different_tokens_for_is_refused_also_wh
 }
 
 #[tokio::test]
+async fn registries_that_mint_as_one_role_share_the_token_of_their_host() {
+    let world = World::without_registry("shared", Config::default()).await;
+    trust(&world, &json!({"Effect": "Allow", "Principal": {"AWS": "*"}, "Action": "sts:AssumeRole"}), &[]);
+    let source = json!({"accessKey": {"secretName": world.registry}});
+    let names = [world.registry.clone(), format!("{}-other", world.registry)];
+    for name in &names {
+        let spec = json!({
+            "region": REGION, "endpoint": {"url": world.ecr.url()}, "identity": {"assumeRole": {"roleArn": ROLE, "source": source}},
+            "allow": [{"namespaces": {}, "pull": ["*"]}],
+        });
+        world.apply(&json!({"apiVersion": "ecr-operator.dev/v1alpha1", "kind": "EcrRegistry", "metadata": {"name": name}, "spec": spec})).await;
+    }
+    let both = names.clone().map(|name| json!({"registryRef": {"name": name}}));
+    world.pull_secret("pull", json!({"registries": both})).await;
+    world.pull_secret_says("pull", "True", "Ready").await;
+    assert_eq!(world.ecr.calls_of("GetAuthorizationToken").len(), 1, "one token, whoever of them asks for it");
+    let sessions: std::collections::BTreeSet<_> =
+        world.ecr.calls_of("AssumeRole").iter().map(|call| call.request["RoleSessionName"].to_string()).collect();
+    assert_eq!(sessions.len(), 2, "CloudTrail shows for which registry: {sessions:?}");
+}
+
+#[tokio::test]
 async fn another_role_behind_the_pods_own_identity_means_new_tokens_at_once() {
     let cluster = Cluster::start("control-plane").await;
     // Its namespace and ServiceAccount are there once an operator was.

@@ -20,7 +20,9 @@ pub struct Offer {
     pub accounts: Vec<AccountId>,
     /// Its Region, then `pull.regions`.
     pub regions: Vec<Region>,
-    /// The identity that mints; `None` where it can't be used just now.
+    /// The identity that mints, as it is declared.
+    pub declared: String,
+    /// The same as it turned out to be; `None` where it can't be used just now.
     pub identity: Option<String>,
     /// Whether its tokens are cut down to what a namespace may do with them.
     pub scoped: bool,
@@ -65,9 +67,9 @@ struct Claim<'a> {
 }
 
 impl Claim<'_> {
-    /// Whether both mean one token.
+    /// Whether the token of either is as good as the other's.
     fn agrees(&self, other: &Self) -> bool {
-        self.offer.identity == other.offer.identity && self.scope == other.scope
+        self.offer.declared == other.offer.declared && self.scope == other.scope
     }
 
     fn contradicts(&self, other: &Self) -> Problem {
@@ -78,7 +80,7 @@ impl Claim<'_> {
             )
         } else {
             format!(
-                "spec.registries: EcrRegistry {one} and EcrRegistry {another} have different tokens for {host}, and a Secret holds one token a host: narrow one of the entries by accounts, regions or hosts, or name them in two pull secrets"
+                "spec.registries: EcrRegistry {one} and EcrRegistry {another} have different tokens for {host} (other identities, or other rights by their `allow`), and a Secret holds one token a host: narrow one of the entries by accounts, regions or hosts, or name them in two pull secrets"
             )
         };
         Problem::new(Reason::Invalid, message)
@@ -106,7 +108,11 @@ pub fn logins(requests: &[Request<'_>], access: TokenAccess) -> Result<Logins, P
         for claim in of_request(*request, access)? {
             match by_host.entry(claim.host.clone()) {
                 Entry::Vacant(free) => drop(free.insert(claim)),
-                Entry::Occupied(taken) if taken.get().agrees(&claim) => {}
+                Entry::Occupied(mut taken) if taken.get().agrees(&claim) => {
+                    if taken.get().offer.identity.is_none() {
+                        taken.insert(claim);
+                    }
+                }
                 Entry::Occupied(taken) => return Err(taken.get().contradicts(&claim)),
             }
         }
@@ -219,6 +225,7 @@ mod tests {
             registry: "default".into(),
             accounts: ["123456789012", "210987654321"].map(|text| AccountId::parse(text).unwrap()).into(),
             regions: regions.iter().map(|text| Region::parse(text).unwrap()).collect(),
+            declared: "me".into(),
             identity: Some("me".into()),
             scoped,
         }
@@ -250,9 +257,10 @@ mod tests {
 
     #[test]
     fn two_requests_for_one_host_mean_one_token_or_contradict_whether_or_not_they_can_be_used() {
-        let of = |registry: &str, identity: Option<&str>| Offer {
+        let of = |registry: &str, declared: &str, is_usable: bool| Offer {
             registry: registry.into(),
-            identity: identity.map(str::to_owned),
+            declared: declared.into(),
+            identity: is_usable.then(|| declared.into()),
             ..offer(&["eu-west-1"], true)
         };
         let (entry, globs) = (RegistryEntry::default(), list(&["shared/*"]));
@@ -263,14 +271,18 @@ mod tests {
             ];
             logins(&requests, TokenAccess::Pull)
         };
-        let (a, b) = (of("a", Some("x")), of("b", Some("y")));
-        let alike = both(&a, &of("b", Some("x")), &globs).unwrap();
+        let (a, b) = (of("a", "x", true), of("b", "y", true));
+        let alike = both(&a, &of("b", "x", true), &globs).unwrap();
         assert_eq!((alike.entries.len(), alike.unusable.len()), (2, 0));
+        let (unusable, twin) = (of("a", "x", false), of("b", "x", true));
+        for (one, another) in [(&unusable, &twin), (&twin, &unusable)] {
+            assert_eq!(both(one, another, &globs).unwrap(), alike, "the token of either is as good");
+        }
         for (one, another, ceiling) in [
             (&a, &b, &globs),
-            (&a, &of("b", Some("x")), &list(&["team-a/*"])),
-            (&of("a", None), &b, &globs),
-            (&a, &of("b", None), &globs),
+            (&a, &of("b", "x", true), &list(&["team-a/*"])),
+            (&of("a", "x", false), &b, &globs),
+            (&a, &of("b", "y", false), &globs),
         ] {
             let Problem { reason, message } = both(one, another, ceiling).unwrap_err();
             assert_eq!(reason, Reason::Invalid);
@@ -280,7 +292,7 @@ mod tests {
         }
         let twice = both(&a, &a, &list(&["team-a/*"])).unwrap_err();
         assert!(twice.message.contains("two entries ask EcrRegistry a"), "{twice}");
-        let waiting = both(&of("a", None), &of("a", None), &globs).unwrap();
+        let waiting = both(&of("a", "x", false), &of("a", "x", false), &globs).unwrap();
         assert_eq!((waiting.entries.len(), waiting.unusable.len()), (0, 2));
     }
 
