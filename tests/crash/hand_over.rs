@@ -7,13 +7,13 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use futures::future::join_all;
 use k8s_openapi::api::coordination::v1::Lease;
 use kube::api::{Api, DeleteParams};
-use local_ecr::Config;
 use serde_json::json;
 
 use crate::plans::{CONVERGENCE, Outcome, QUIET, converged, drawn, excess, strike};
-use crate::story::{everything, ready};
+use crate::story::Story;
 use crate::support::faults::state::{State, differences, effects, state};
 use crate::support::faults::{Fault, Process, Rule, Scope, Upstream, Wire, cluster, side};
 use crate::support::operator::NAMESPACE;
@@ -21,8 +21,10 @@ use crate::support::world::World;
 
 /// How ids of these plans begin.
 pub const STORY: &str = "hand-over/";
+/// What the first is in the middle of: what makes something, what replaces it, and what takes it away.
+const STORIES: [Story; 3] = [Story::Create, Story::Renew, Story::Delete];
 const AT_ONCE: usize = 4;
-const SAMPLE: usize = 12;
+const SAMPLE: usize = 15;
 /// Long enough for a busy machine, short enough to be waited for.
 const TERMS: [(&str, &str); 4] = [
     ("ECR_OPERATOR_LEADER_ELECT", "true"),
@@ -43,6 +45,7 @@ const BLOWS: [(&str, Blow); 3] =
 
 #[derive(Debug, Clone)]
 struct Plan {
+    story: Story,
     blow: Blow,
     request: String,
     earlier: usize,
@@ -51,7 +54,7 @@ struct Plan {
 impl fmt::Display for Plan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let blow = BLOWS.iter().find(|(_, blow)| *blow == self.blow).unwrap().0;
-        write!(f, "{STORY}{blow}/{}#{}", self.request, self.earlier)
+        write!(f, "{STORY}{}/{blow}/{}#{}", self.story.name(), self.request, self.earlier)
     }
 }
 
@@ -94,8 +97,8 @@ async fn until_leads(leases: &Api<Lease>, world: &World, name: &str) {
     world.eventually(&format!("{name} leads"), leads).await;
 }
 
-async fn run(upstream: Upstream, plan: Option<Plan>, wanted: Option<Arc<End>>) -> End {
-    let world = World::bare(cluster().await, "hand-over", Config::default()).await;
+async fn run(upstream: Upstream, story: Story, plan: Option<Plan>, wanted: Option<Arc<End>>) -> End {
+    let world = story.world(cluster().await).await;
     let leases = lease(&world).await;
     let scope = || Scope::new(&world.namespace, Vec::new());
     let wire = Wire::start(&upstream, Upstream::aws(&world.ecr.url()), scope()).await;
@@ -105,12 +108,12 @@ async fn run(upstream: Upstream, plan: Option<Plan>, wanted: Option<Arc<End>>) -
     let mut first = operator(&wire, &world, "first");
     until_leads(&leases, &world, "first").await;
     let second = operator(&other, &world, "second");
-    world.registry_says("True", "Ready").await;
+    story.before(&world).await;
     other.asked("LIST serviceaccounts").await;
     wire.quiet(QUIET).await;
     world.ecr.clear_calls();
     wire.begin();
-    if let Some(Plan { blow, request, earlier }) = &plan {
+    if let Some(Plan { blow, request, earlier, .. }) = &plan {
         let fault = match blow {
             Blow::KilledBefore => Fault::DieBefore,
             Blow::KilledAfter => Fault::DieAfter,
@@ -118,17 +121,17 @@ async fn run(upstream: Upstream, plan: Option<Plan>, wanted: Option<Arc<End>>) -
         };
         wire.rule(Rule::exactly(side(request), request, fault).after(*earlier));
     }
-    world.repository("app", everything("Delete")).await;
+    story.act(&world, &wire.aws_url).await;
     let mut problems = Vec::new();
     let done = async {
-        ready(&world).await;
+        story.at_rest(&world, false).await;
         wire.quiet(QUIET).await;
     };
     let struck = tokio::select! {
         () = wire.died() => true,
         () = done => false,
     };
-    let plans = plans(&wire);
+    let plans = plans(story, &wire);
     if struck {
         let early: Vec<_> = other.seen().into_iter().filter(|seen| seen.writes).collect();
         if !early.is_empty() {
@@ -144,7 +147,7 @@ async fn run(upstream: Upstream, plan: Option<Plan>, wanted: Option<Arc<End>>) -
         }
         wire.revive();
         until_leads(&leases, &world, "second").await;
-        ready(&world).await;
+        story.at_rest(&world, false).await;
         wire.quiet(QUIET).await;
         other.quiet(QUIET).await;
         if stopped {
@@ -181,12 +184,12 @@ async fn gone_on(first: &mut Process, wire: &Wire) -> Vec<String> {
     if late.is_empty() { Vec::new() } else { vec![format!("it wrote when another led: {late:?}")] }
 }
 
-fn plans(wire: &Wire) -> Vec<Plan> {
+fn plans(story: Story, wire: &Wire) -> Vec<Plan> {
     let seen = wire.seen();
     let requests = seen.iter().filter(|seen| !seen.is_watch);
     let plans = requests.flat_map(|seen| {
         let blows = BLOWS.iter().filter(|(_, blow)| seen.writes || *blow != Blow::KilledAfter);
-        blows.map(|(_, blow)| Plan { blow: *blow, request: seen.name.clone(), earlier: seen.earlier })
+        blows.map(|(_, blow)| Plan { story, blow: *blow, request: seen.name.clone(), earlier: seen.earlier })
     });
     plans.collect()
 }
@@ -198,15 +201,23 @@ async fn whichever_request_the_first_is_struck_at_the_second_ends_its_work_alone
         return;
     }
     let upstream = Upstream::kubernetes().await;
-    let reference = Arc::new(run(upstream.clone(), None, None).await);
-    assert!(reference.outcome.problems.is_empty(), "{:#?}", reference.outcome.problems);
-    let plans = match &only {
-        Some(id) => reference.plans.iter().filter(|plan| plan.to_string() == *id).cloned().collect(),
-        None => drawn(reference.plans.clone(), SAMPLE),
-    };
+    let is_wanted = |story: &Story| only.as_ref().is_none_or(|id| id.starts_with(&format!("{STORY}{}/", story.name())));
+    let references = STORIES.into_iter().filter(is_wanted).map(|story| {
+        let running = run(upstream.clone(), story, None, None);
+        async move { (story, Arc::new(tokio::spawn(running).await.unwrap())) }
+    });
+    let references: BTreeMap<Story, Arc<End>> = join_all(references).await.into_iter().collect();
+    for (story, end) in &references {
+        assert!(end.outcome.problems.is_empty(), "{}: {:#?}", story.name(), end.outcome.problems);
+    }
+    let mut plans: Vec<_> = references.values().flat_map(|end| end.plans.clone()).collect();
+    match &only {
+        Some(id) => plans.retain(|plan| plan.to_string() == *id),
+        None => plans = drawn(plans, SAMPLE),
+    }
     assert!(!plans.is_empty(), "there is no such plan");
     let run = |plan: &Plan| {
-        let run = run(upstream.clone(), Some(plan.clone()), Some(reference.clone()));
+        let run = run(upstream.clone(), plan.story, Some(plan.clone()), Some(references[&plan.story].clone()));
         async move { run.await.outcome }
     };
     strike(plans, AT_ONCE, run).await;

@@ -72,7 +72,16 @@ where
     println!("{count} plans, {} not reached, {} failed", missed.len(), failures.len());
     println!("not reached: {missed:#?}");
     assert!(failures.is_empty(), "{} of {count} plans failed:\n{}", failures.len(), failures.join("\n"));
-    assert!(missed.len() * 5 <= count, "too many requests of the reference runs never came: {missed:#?}");
+    missed.retain(|plan| !may_be_missed(plan));
+    assert!(missed.is_empty(), "these requests of the reference runs never came: {missed:#?}");
+}
+
+/// Of some requests only the first is certain: a status is written again where something changed while the last one was under
+/// way, and something is read again where the cache was behind.
+fn may_be_missed(plan: &str) -> bool {
+    let Some((request, earlier)) = plan.rsplit_once('#') else { return false };
+    let is_chance = request.ends_with("/status") || ["/LIST ", "/GET "].iter().any(|read| request.contains(read));
+    is_chance && earlier != "0"
 }
 
 /// What there is, once it is what was wanted; else whatever it is when time is over. A reference run leads anywhere.
