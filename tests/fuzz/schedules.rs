@@ -1,5 +1,5 @@
 //! The decisions about a repository in a world of their own: an API server, ECR, an operator whose cache lags and that dies,
-//! users and others who write what they like, answers that get lost; each request a moment of its own, in random order.
+//! another that takes over while requests of the first are on their way, lists that are old, users and others who write what they like, answers that get lost; each request a moment of its own, in random order.
 //! At every moment nothing is done that mustn't be, and once all is quiet everything is as declared.
 //!
 //! `SCHEDULES=100000` explores so many (5,000 unless said), others each time; `SCHEDULE=17` replays one and tells what happens.
@@ -32,6 +32,7 @@ fn play(stage: &Stage, seed: u64) -> Result<(), String> {
         objects: BTreeMap::new(),
         repositories: BTreeMap::new(),
         operator: Operator::default(),
+        standby: BTreeMap::new(),
         now: 0,
         versions: 0,
         last_spec: BTreeMap::new(),
@@ -66,6 +67,7 @@ fn play(stage: &Stage, seed: u64) -> Result<(), String> {
 impl World<'_> {
     /// P1, P2, P4 and P6 at the end: nothing is to be done for anybody, one object has each repository, no orphan is left.
     fn is_settled(&self) -> Result<(), String> {
+        let mut holders = BTreeMap::new();
         for (name, object) in &self.objects {
             if object.deleting {
                 let keeps = self.repositories.get(repository_of(name)).is_some_and(|there| there.images);
@@ -82,6 +84,10 @@ impl World<'_> {
             let mut pass = self.begin(name, object.clone()).unwrap();
             pass.observed = self.repositories.get(repository_of(name)).map(Repository::observed);
             let plan = self.planned(&pass);
+            let other = if plan.blocked.is_none() { holders.insert(repository_of(name), name) } else { None };
+            if let Some(other) = other {
+                return Err(format!("{name} and {other} have one repository"));
+            }
             if plan.blocked.is_none() && !(plan.steps.is_empty() && object.held.is_some()) {
                 return Err(format!("{name} has to do {:?}", plan.steps));
             }

@@ -40,6 +40,8 @@ pub(super) struct World<'a> {
     pub(super) objects: BTreeMap<&'static str, Object>,
     pub(super) repositories: BTreeMap<&'static str, Repository>,
     pub(super) operator: Operator,
+    /// What the standby's cache shows, which is what an old list shows too.
+    pub(super) standby: BTreeMap<&'static str, Object>,
     pub(super) now: i64,
     pub(super) versions: u32,
     /// The last spec of each UID that ever was.
@@ -64,24 +66,38 @@ impl World<'_> {
     pub(super) fn moment(&mut self) {
         self.now += 1;
         let name = self.pick();
-        match self.dice.below(if self.unquiet { 24 } else { 12 }) {
-            0..=3 => self.sync(name),
+        match self.dice.below(if self.unquiet { 28 } else { 12 }) {
+            0..=3 => sync(&mut self.operator.cache, &self.objects, name),
             12..=16 => self.user(name),
             17..=19 => self.others(repository_of(name)),
             20 => {
-                self.tell(format_args!("the operator dies"));
-                // A new one lists what is there now.
-                self.operator = Operator { cache: self.objects.clone(), ..Operator::default() };
+                // The next one lists what is there, or what an API server that lags behind knows.
+                let old = self.dice.one_in(2);
+                self.tell(format_args!(
+                    "the operator dies, and the next one begins with {} list",
+                    if old { "an old" } else { "a new" }
+                ));
+                let cache = if old { self.standby.clone() } else { self.objects.clone() };
+                self.operator = Operator { cache, ..Operator::default() };
             }
+            21 => self.standby_leads(),
+            22..=24 => sync(&mut self.standby, &self.objects, name),
             _ => self.operator_goes_on(name),
         }
     }
 
-    pub(super) fn sync(&mut self, name: &'static str) {
-        match self.objects.get(name) {
-            Some(object) => drop(self.operator.cache.insert(name, object.clone())),
-            None => drop(self.operator.cache.remove(name)),
+    /// The leader comes to its fence: what it sent may land late, but before the other, whose cache lags too, begins.
+    fn standby_leads(&mut self) {
+        self.tell(format_args!("the standby leads"));
+        let mut late = std::mem::take(&mut self.operator.passes);
+        for (name, pass) in &mut late {
+            if self.dice.one_in(2) {
+                self.tell(format_args!("{name}: {:?} lands late", pass.at));
+                self.request(name, pass);
+            }
         }
+        let cache = std::mem::replace(&mut self.standby, std::mem::take(&mut self.operator.cache));
+        self.operator = Operator { cache, ..Operator::default() };
     }
 
     pub(super) fn user(&mut self, name: &'static str) {
@@ -144,6 +160,14 @@ impl World<'_> {
             }
             _ => {}
         }
+    }
+}
+
+/// A watch shows one object as it is now.
+fn sync(cache: &mut BTreeMap<&'static str, Object>, objects: &BTreeMap<&'static str, Object>, name: &'static str) {
+    match objects.get(name) {
+        Some(object) => drop(cache.insert(name, object.clone())),
+        None => drop(cache.remove(name)),
     }
 }
 
