@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use ecr_operator::api::EcrRepository;
+use futures::StreamExt as _;
 use kube::ResourceExt as _;
 use kube::api::DeleteParams;
 use local_ecr::Config;
@@ -90,6 +91,36 @@ async fn a_change_there_and_back_that_no_watch_showed_changes_nothing() {
     world.repository("app", with("c")).await;
     world.repository_says("app", "True", "Ready").await;
     assert_eq!(world.writes(), ["TagResource"]);
+}
+
+#[tokio::test]
+async fn a_list_that_expires_between_two_pages_is_read_anew_and_nothing_of_it_is_lost() {
+    let (world, wire) = stage("pages").await;
+    // A page has 500 places.
+    let crowd = (0..501).map(|n| {
+        json!({
+            "apiVersion": "ecr-operator.dev/v1alpha1", "kind": "EcrRepository", "spec": {},
+            "metadata": {
+                "name": format!("crowd-{n}"), "namespace": world.namespace,
+                "annotations": {"ecr-operator.dev/suspend": "true"},
+            },
+        })
+    });
+    let made = futures::stream::iter(crowd).for_each_concurrent(8, async |object| world.apply(&object).await);
+    made.await;
+    for name in ["a-first", "z-last"] {
+        world.repository(name, json!({})).await;
+    }
+    wire.rule(Rule::exactly(Side::Kubernetes, "LIST ecrrepositories", refusal(410, "Expired")).after(1));
+    let mut operator = wire.operator();
+    for name in ["a-first", "z-last"] {
+        world.repository_says(name, "True", "Ready").await;
+    }
+    wire.quiet(QUIET).await;
+    let lists = wire.seen().iter().filter(|seen| seen.name == "LIST ecrrepositories").count();
+    assert_eq!(lists, 4, "one page, its end, and both pages anew");
+    assert_eq!(world.writes(), ["CreateRepository", "CreateRepository"]);
+    assert!(!operator.restart_if_ended(), "it went on; it logged:\n{}", wire.logged());
 }
 
 #[tokio::test]

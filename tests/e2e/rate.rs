@@ -118,6 +118,54 @@ async fn objects_that_fail_again_and_again_hold_up_no_others() {
 }
 
 #[tokio::test]
+async fn whoever_is_healthy_never_waits_for_a_round_of_those_that_fail() {
+    const FAILING: usize = 100;
+    let world = World::new("round").await;
+    let broken = Action::Before { code: "ServerException".to_owned(), status: 500 };
+    world.ecr.fault(Fault::always(Matcher::operation("CreateRepository").on("bad-*"), broken));
+    for n in 0..FAILING {
+        world.repository(&format!("bad-{n}"), json!({})).await;
+    }
+    let mut ahead = Vec::new();
+    for n in 0..9 {
+        world.ecr.clear_calls();
+        let name = format!("good-{n}");
+        world.repository(&name, json!({})).await;
+        world.repository_says(&name, "True", "Ready").await;
+        let calls = world.ecr.calls_of("CreateRepository");
+        ahead.push(calls.iter().position(|call| call.resource == name).unwrap());
+    }
+    ahead.sort_unstable();
+    assert!(ahead[4] < FAILING / 2, "so many calls for those that fail came first: {ahead:?}");
+}
+
+#[tokio::test]
+async fn a_crowd_in_one_namespace_holds_up_nobody_in_another() {
+    const CROWD: usize = 120;
+    let world = World::new("crowd").await;
+    let other = world.selected_namespace("other").await;
+    world.ecr.rate_limit(RateLimit::new(Matcher::operation("CreateRepository"), 5.0, 1.0));
+    for n in 0..CROWD {
+        world.repository(&format!("app-{n}"), json!({})).await;
+    }
+    let created = || {
+        let calls = world.ecr.calls_of("CreateRepository");
+        calls.into_iter().filter(|call| call.outcome == Outcome::Ok).map(|call| call.resource).collect::<Vec<_>>()
+    };
+    let before = created().len();
+    world.repository_in(&other, "alone", json!({})).await;
+    let place = || async { created().iter().position(|name| name == "alone") };
+    let ahead = world.eventually("the one in the other namespace", place).await - before;
+    // Those that are under way when it comes, and some that end before it is seen at all.
+    assert!(ahead <= 40, "{ahead} of the crowd came first, {before} were there before it");
+    assert!(before + ahead < CROWD, "nobody had to wait");
+    world.ecr.clear_faults();
+    for n in 0..CROWD {
+        world.repository_says(&format!("app-{n}"), "True", "Ready").await;
+    }
+}
+
+#[tokio::test]
 async fn a_registry_whose_aws_never_answers_holds_up_no_other() {
     let (silent, quick) = (World::new("silent").await, World::new("lively").await);
     silent.ecr.fault(Fault::always(Matcher::operation("CreateRepository"), Action::Hang));
