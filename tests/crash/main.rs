@@ -11,3 +11,4 @@ mod hand_over;
 mod matrix;
 mod plans;
 mod story;
+mod upgrade;
