@@ -1,8 +1,9 @@
 //! Pods that were admitted too early are restarted, and no others. The kubelet's part is played through the status.
 
 use ecr_operator::api::EcrPullSecret;
+use k8s_openapi::api::admissionregistration::v1::ValidatingAdmissionPolicyBinding;
 use k8s_openapi::api::core::v1::{ConfigMap, Pod, ServiceAccount};
-use kube::api::{Api, Patch, PatchParams};
+use kube::api::{Api, EvictParams, Patch, PatchParams, PostParams};
 use serde_json::{Value, json};
 
 use crate::support::world::World;
@@ -116,6 +117,52 @@ async fn a_disruption_budget_is_respected() {
     assert!(!is_going(&pods.get("guarded").await.unwrap()));
     let budgets: Api<k8s_openapi::api::policy::v1::PodDisruptionBudget> = world.api();
     world.delete(&budgets, "budget").await;
+    world.until(&pods, "guarded", "evicted, now that it may be", is_going).await;
+    for name in ["guarded", "free"] {
+        free(&world, name).await;
+    }
+}
+
+/// An admission policy of the cluster that lets nobody evict the pod `guarded` of this namespace.
+async fn guard(world: &World) {
+    let name = &world.namespace;
+    world.apply(&json!({
+        "apiVersion": "admissionregistration.k8s.io/v1", "kind": "ValidatingAdmissionPolicyBinding", "metadata": {"name": name},
+        "spec": {
+            "policyName": name, "validationActions": ["Deny"],
+            "matchResources": {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": name}}},
+        },
+    })).await;
+    world.apply(&json!({
+        "apiVersion": "admissionregistration.k8s.io/v1", "kind": "ValidatingAdmissionPolicy", "metadata": {"name": name},
+        "spec": {
+            "matchConstraints": {"resourceRules": [{"apiGroups": [""], "apiVersions": ["v1"], "operations": ["CREATE"], "resources": ["pods/eviction"]}]},
+            "validations": [{"expression": "object.metadata.name != 'guarded'", "message": "not this one", "reason": "Forbidden"}],
+        },
+    })).await;
+}
+
+#[tokio::test]
+async fn a_pod_that_admission_keeps_from_eviction_holds_up_no_other_and_is_tried_again() {
+    let world = World::new("guarded").await;
+    let accounts: Api<ServiceAccount> = world.api();
+    world.until(&accounts, "default", "there", |_: &ServiceAccount| true).await;
+    guard(&world).await;
+    let ours = format!("{HOST}/team-a/app:1");
+    stuck(&world, "guarded", &ours, json!({})).await;
+    let pods: Api<Pod> = world.api();
+    let dry =
+        EvictParams { post_options: PostParams { dry_run: true, ..PostParams::default() }, ..EvictParams::default() };
+    // A policy is in force a moment after it was made.
+    world.eventually("in force", || async { pods.evict("guarded", &dry).await.is_err().then_some(()) }).await;
+    stuck(&world, "free", &ours, json!({})).await;
+    world.pull_secret("pull", json!({"serviceAccounts": ["default"], "restartStuckPods": true})).await;
+    world.until(&pods, "free", "evicted", is_going).await;
+    world.pull_secret_says("pull", "True", "Ready").await;
+    assert!(!is_going(&pods.get("guarded").await.unwrap()));
+    let told = world.events("pull").await;
+    assert_eq!(told.iter().filter(|reason| *reason == "StuckPodEvicted").count(), 1, "{told:?}");
+    world.delete(&Api::<ValidatingAdmissionPolicyBinding>::all(world.client.clone()), &world.namespace).await;
     world.until(&pods, "guarded", "evicted, now that it may be", is_going).await;
     for name in ["guarded", "free"] {
         free(&world, name).await;

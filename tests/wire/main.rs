@@ -4,6 +4,7 @@
 mod errors;
 mod identities;
 mod lanes;
+mod never_wider;
 mod registries;
 mod repositories;
 mod snapshots;
