@@ -13,6 +13,7 @@ use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpListener;
+use tokio::sync::Semaphore;
 
 use crate::metrics::Metrics;
 
@@ -22,6 +23,11 @@ const STOPPING: u8 = 2;
 
 /// A loop that didn't move for so long is stuck.
 const STUCK: Duration = Duration::from_mins(1);
+
+/// Connections at once. More of them wait: they must not use up the process's file descriptors.
+const MOST: usize = 128;
+/// For a request and its answer.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// How far the process is.
 #[derive(Debug, Clone, Default)]
@@ -104,7 +110,9 @@ pub async fn bind(address: SocketAddr) -> std::io::Result<TcpListener> {
 
 /// Answers until it is dropped.
 pub async fn serve(listener: TcpListener, health: Health, metrics: Metrics) {
-    loop {
+    let places = Arc::new(Semaphore::new(MOST));
+    // It is never closed.
+    while let Ok(place) = places.clone().acquire_owned().await {
         let Ok((stream, _)) = listener.accept().await else {
             // Out of file descriptors, or the like: they come back when others are done.
             tokio::time::sleep(Duration::from_millis(100)).await;
@@ -116,8 +124,11 @@ pub async fn serve(listener: TcpListener, health: Health, metrics: Metrics) {
                 let response = answer(&request, &health, &metrics);
                 async move { Ok::<_, Infallible>(response) }
             });
-            // A client that goes away early is its own affair.
-            let _ = hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), answer).await;
+            let mut http = hyper::server::conn::http1::Builder::new();
+            let serving = http.keep_alive(false).serve_connection(TokioIo::new(stream), answer);
+            // A client that goes away early, or says nothing, is its own affair.
+            let _ = tokio::time::timeout(PATIENCE, serving).await;
+            drop(place);
         });
     }
 }
@@ -139,6 +150,9 @@ fn answer(request: &Request<Incoming>, health: &Health, metrics: &Metrics) -> Re
 
 #[cfg(test)]
 mod tests {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use tokio::net::TcpStream;
+
     use super::*;
 
     #[test]
@@ -166,5 +180,24 @@ mod tests {
         health.ended("EcrRegistry");
         let (status, text) = health.liveness(now + 2 * STUCK);
         assert_eq!((status, text.as_str()), (StatusCode::SERVICE_UNAVAILABLE, "the queue of EcrRepository is stuck\n"));
+    }
+
+    #[tokio::test]
+    async fn whoever_connects_and_says_nothing_holds_up_nobody_for_long() {
+        tokio::time::pause();
+        let listener = bind(([127, 0, 0, 1], 0).into()).await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let server = tokio::spawn(serve(listener, Health::default(), Metrics::default()));
+        let mut silent = Vec::new();
+        for _ in 0..=MOST {
+            silent.push(TcpStream::connect(address).await.unwrap());
+        }
+        let mut asks = TcpStream::connect(address).await.unwrap();
+        asks.write_all(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n").await.unwrap();
+        let mut answer = String::new();
+        asks.read_to_string(&mut answer).await.unwrap();
+        assert!(answer.starts_with("HTTP/1.1 200 OK"), "{answer}");
+        assert_eq!(silent[0].read(&mut [0]).await.unwrap(), 0, "it was closed");
+        server.abort();
     }
 }

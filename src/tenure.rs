@@ -52,7 +52,13 @@ impl Until {
 
 /// The right of this process to write, shared by all that write.
 #[derive(Debug, Clone)]
-pub struct Tenure(Arc<watch::Sender<Until>>);
+pub struct Tenure {
+    until: Arc<watch::Sender<Until>>,
+    connect: Duration,
+}
+
+/// To connect, where no other process waits for this one's last write to arrive.
+const CONNECT: Duration = Duration::from_secs(4);
 
 /// What a write is refused with.
 #[derive(Debug, Clone, Copy, thiserror::Error)]
@@ -60,32 +66,39 @@ pub struct Tenure(Arc<watch::Sender<Until>>);
 pub struct NotLeading;
 
 impl Tenure {
-    /// For a process that waits to be elected.
+    /// For a process that waits to be elected. A write takes at most `connect` to be connected.
     #[must_use]
-    pub fn none() -> Self {
-        Self(Arc::new(watch::channel(Until::Never).0))
+    pub fn none(connect: Duration) -> Self {
+        Self { until: Arc::new(watch::channel(Until::Never).0), connect }
     }
 
     /// For the only process there is.
     #[must_use]
     pub fn unlimited() -> Self {
-        Self(Arc::new(watch::channel(Until::Ever).0))
+        Self { until: Arc::new(watch::channel(Until::Ever).0), connect: CONNECT }
+    }
+
+    /// How long a write may wait for a connection once it was let go: no longer than passes between a leader's last moment
+    /// and the next one's first.
+    #[must_use]
+    pub fn connect(&self) -> Duration {
+        self.connect
     }
 
     /// From now on, until `most` has passed since `from`.
     pub fn extend(&self, from: Moment, most: Duration) {
-        self.0.send_replace(Until::After(from, most));
+        self.until.send_replace(Until::After(from, most));
     }
 
     /// No longer.
     pub fn end(&self) {
-        self.0.send_replace(Until::Never);
+        self.until.send_replace(Until::Never);
     }
 
     /// Whether it may write, at this very moment.
     #[must_use]
     pub fn holds(&self) -> bool {
-        self.0.borrow().holds(&Moment::now())
+        self.until.borrow().holds(&Moment::now())
     }
 
     /// The same, as an answer to a request to write.
@@ -99,7 +112,7 @@ impl Tenure {
     /// Waits until it may.
     pub async fn begun(&self) {
         // The sender lives as long as this does.
-        let _ = self.0.subscribe().wait_for(|until| until.holds(&Moment::now())).await;
+        let _ = self.until.subscribe().wait_for(|until| until.holds(&Moment::now())).await;
     }
 }
 
@@ -136,7 +149,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_tenure_begins_and_ends() {
-        let tenure = Tenure::none();
+        let tenure = Tenure::none(CONNECT);
         assert!(tenure.check().is_err());
         tenure.extend(Moment::now(), Duration::from_hours(1));
         tenure.begun().await;

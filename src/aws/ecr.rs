@@ -249,13 +249,22 @@ impl Ecr {
         }
     }
 
-    /// Deletes a repository; one that is already gone is deleted.
+    /// Deletes a repository, if `may` says so just before that is sent; one that is already gone is deleted.
     ///
     /// # Errors
-    /// [`Kind::NotEmpty`] where it has images and `force` isn't set, among others.
-    pub async fn delete(&self, name: &str, force: bool) -> Result<(), AwsError> {
+    /// Why it may not; within, [`Kind::NotEmpty`] where it has images and `force` isn't set, among others.
+    pub async fn delete<Asking, Refusal>(
+        &self,
+        name: &str,
+        force: bool,
+        may: impl Fn() -> Asking,
+    ) -> Result<Result<(), AwsError>, Refusal>
+    where
+        Asking: Future<Output = Result<(), Refusal>>,
+    {
         let request = self.client.delete_repository().registry_id(&self.account).repository_name(name).force(force);
-        found(self.line.call("ecr:DeleteRepository", || request.clone().send()).await).map(drop)
+        let answer = self.line.call_if("ecr:DeleteRepository", may, || request.clone().send()).await?;
+        Ok(found(answer).map(drop))
     }
 }
 

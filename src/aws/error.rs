@@ -102,6 +102,11 @@ impl AwsError {
         Self { call, kind: kind(code, status), code: code.to_owned(), message }
     }
 
+    /// A call that was given up before it was sent.
+    pub(super) fn not_sent(call: &'static str, why: &str) -> Self {
+        Self { call, kind: Kind::Transient, code: "not sent".to_owned(), message: why.to_owned() }
+    }
+
     /// Told to a person: which call, on what, and what to do about it.
     #[must_use]
     pub fn problem(&self, resource: &str) -> Problem {

@@ -95,7 +95,7 @@ impl Session {
             .retry_config(RetryConfig::standard().with_max_attempts(1))
             .timeout_config(
                 TimeoutConfig::builder()
-                    .connect_timeout(Duration::from_secs(4))
+                    .connect_timeout(options.tenure.connect())
                     .operation_attempt_timeout(Duration::from_secs(15))
                     // With what it takes to have credentials that are at hand.
                     .operation_timeout(Duration::from_secs(20))

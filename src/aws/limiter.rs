@@ -2,6 +2,7 @@
 //! called. See [`crate::core::rate`].
 
 use std::collections::{BTreeSet, HashMap};
+use std::convert::Infallible;
 use std::pin::pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -10,6 +11,7 @@ use aws_smithy_runtime_api::client::result::SdkError;
 use aws_smithy_types::error::metadata::ProvideErrorMetadata;
 use tokio::sync::Notify;
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 
 use crate::aws::keyring::Provider;
 use crate::aws::{AwsError, Kind};
@@ -42,6 +44,7 @@ pub struct Calls(Arc<All>);
 struct All {
     limiters: Mutex<HashMap<(String, &'static str), Arc<Limiter>>>,
     metrics: Metrics,
+    stop: CancellationToken,
 }
 
 /// Calls of one account in one Region.
@@ -59,10 +62,10 @@ pub struct Line {
 }
 
 impl Calls {
-    /// None yet.
+    /// None yet. From `stop` on, none waits for its turn any more.
     #[must_use]
-    pub fn new(metrics: Metrics) -> Self {
-        Self(Arc::new(All { limiters: Mutex::default(), metrics }))
+    pub fn new(metrics: Metrics, stop: CancellationToken) -> Self {
+        Self(Arc::new(All { limiters: Mutex::default(), metrics, stop }))
     }
 
     /// To an account in a Region, at the endpoint `url` if that isn't AWS's. Before the account is known, limits belong
@@ -105,17 +108,44 @@ impl Line {
         E: std::error::Error + ProvideErrorMetadata + 'static,
         Sending: Future<Output = Result<T, SdkError<E, HttpResponse>>>,
     {
+        let Ok(answer) = self.call_if(call, || std::future::ready(Ok::<_, Infallible>(())), request).await;
+        answer
+    }
+
+    /// The same for a call that rests on what may change while it waits: `may` is asked when it is its turn, just before
+    /// each try is sent.
+    ///
+    /// # Errors
+    /// Why it may not be sent; within, what AWS answered at last.
+    pub async fn call_if<T, E, Sending, Asking, Refusal>(
+        &self,
+        call: &'static str,
+        may: impl Fn() -> Asking,
+        request: impl Fn() -> Sending,
+    ) -> Result<Result<T, AwsError>, Refusal>
+    where
+        E: std::error::Error + ProvideErrorMetadata + 'static,
+        Sending: Future<Output = Result<T, SdkError<E, HttpResponse>>>,
+        Asking: Future<Output = Result<(), Refusal>>,
+    {
         let limiter = self.limiter(call);
         let (mut throttled, mut lost) = (0, 0);
         loop {
-            if let Some(signer) = &self.signer {
-                signer.ready().await?;
+            if let Some(signer) = &self.signer
+                && let Err(error) = signer.ready().await
+            {
+                return Ok(Err(error));
             }
-            let turn = limiter.turn(self.priority).await;
+            let turn = tokio::select! {
+                biased;
+                turn = limiter.turn(self.priority) => turn,
+                () = self.calls.0.stop.cancelled() => return Ok(Err(AwsError::not_sent(call, "the operator is ending"))),
+            };
+            may().await?;
             let result = request().await.map_err(|error| AwsError::new(call, &error));
             // The identity failed on the way: that says nothing of this API, which wasn't called.
             if result.as_ref().is_err_and(|error| error.call != call) {
-                return result;
+                return Ok(result);
             }
             let kind = result.as_ref().err().map(|error| error.kind);
             let learned = turn.ended(answer(kind));
@@ -127,10 +157,10 @@ impl Line {
             match &result {
                 Err(error) if error.kind == Kind::Throttled => throttled += 1,
                 Err(error) if error.kind == Kind::Lost => lost += 1,
-                _ => return result,
+                _ => return Ok(result),
             }
             if throttled == THROTTLED_TRIES || lost == LOST_TRIES {
-                return result;
+                return Ok(result);
             }
         }
     }

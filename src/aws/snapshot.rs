@@ -103,6 +103,11 @@ impl Snapshots {
         self.learn(registry, |known| (known.listing, known.tagging) = Default::default());
     }
 
+    /// The registry is gone: another of that name may be another.
+    pub fn forget(&self, registry: &str) {
+        self.registries().remove(registry);
+    }
+
     fn known(&self, registry: &str) -> Known {
         self.registries().get(registry).copied().unwrap_or_default()
     }

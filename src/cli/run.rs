@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::aws::{Calls, PodIdentity, SessionOptions};
 use crate::cluster::{self, Election, Lost};
-use crate::controller::{self, Options};
+use crate::controller::{self, Ended, Options};
 use crate::core::lease::{Terms, TermsError};
 use crate::metrics::Metrics;
 use crate::server::{self, Health};
@@ -78,6 +78,14 @@ struct LeaderArgs {
     lease_retry_period: Duration,
 }
 
+impl LeaderArgs {
+    /// `None` where nobody is elected.
+    fn terms(&self) -> Result<Option<Terms>, TermsError> {
+        let parse = || Terms::parse(self.lease_duration, self.lease_renew_deadline, self.lease_retry_period);
+        self.leader_elect.then(parse).transpose()
+    }
+}
+
 fn duration(text: &str) -> Result<Duration, String> {
     let parsed = text.parse::<SignedDuration>().map_err(|error| error.to_string())?;
     Duration::try_from(parsed).map_err(|_| "it must not be negative".to_owned())
@@ -127,11 +135,12 @@ impl RunArgs {
         let (metrics, health) = (Metrics::default(), Health::default());
         let listener = server::bind(self.listen).await.map_err(|error| RunFailure::Listen(self.listen, error))?;
         tokio::spawn(server::serve(listener, health.clone(), metrics.clone()));
-        let tenure = if self.leader.leader_elect { Tenure::none() } else { Tenure::unlimited() };
+        let terms = self.leader.terms()?;
+        let tenure = terms.map_or_else(Tenure::unlimited, |terms| Tenure::none(terms.connect_within()));
         let client =
             cluster::client(config.clone(), self.api_server_silence, tenure.clone()).map_err(RunFailure::Client)?;
         let release = CancellationToken::new();
-        let mut election = self.election(config, &tenure, &metrics, release.clone())?;
+        let mut election = self.election(config, terms, &tenure, &metrics, release.clone())?;
         let options = Options {
             owner_id: self.owner_id.filter(|id| !id.is_empty()),
             namespace: self.namespace,
@@ -142,15 +151,19 @@ impl RunArgs {
                 pod: PodIdentity::read(|name| std::env::var(name).ok()),
                 http_client: None,
                 tenure,
-                calls: Calls::new(metrics.clone()),
+                calls: Calls::new(metrics.clone(), stop.clone()),
             },
         };
         tokio::select! {
             outcome = controller::run(client, options, metrics, health, stop) => {
-                // Only now, when nothing is under way: the next leader begins at once.
-                release.cancel();
-                let _ = election.await;
-                outcome?;
+                match outcome? {
+                    // Nothing is under way: the next leader may begin at once.
+                    Ended::Drained => {
+                        release.cancel();
+                        let _ = election.await;
+                    }
+                    Ended::CutOff => tracing::warn!("not all work ended in time: the next leader waits for the lease to run out"),
+                }
             }
             ended = &mut election => {
                 ended.map_err(|_| RunFailure::Election)??;
@@ -165,19 +178,18 @@ impl RunArgs {
     fn election(
         &self,
         config: kube::Config,
+        terms: Option<Terms>,
         tenure: &Tenure,
         metrics: &Metrics,
         release: CancellationToken,
     ) -> Result<JoinHandle<Result<(), Lost>>, RunFailure> {
-        let LeaderArgs { lease_duration, lease_renew_deadline, lease_retry_period, .. } = self.leader;
-        if !self.leader.leader_elect {
+        let Some(terms) = terms else {
             metrics.leading(true);
             return Ok(tokio::spawn(async move {
                 release.cancelled().await;
                 Ok(())
             }));
-        }
-        let terms = Terms::parse(lease_duration, lease_renew_deadline, lease_retry_period)?;
+        };
         let client = Client::try_from(config).map_err(RunFailure::Client)?;
         // A container that starts anew in the same pod is another process.
         let me = format!("{}_{:016x}", self.pod_name, RandomState::new().build_hasher().finish());

@@ -10,6 +10,7 @@ use kube::runtime::WatchStreamExt;
 use kube::runtime::watcher::watch_object;
 use kube::{Api, Client};
 use tokio::sync::{mpsc, watch};
+use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
 
 use super::patience::Patience;
@@ -37,12 +38,16 @@ enum State {
     There(Version),
 }
 
+/// A key that nobody asked for in so long is forgotten, and no longer watched: each registry asks at each look at it.
+const UNUSED: Duration = Duration::from_hours(1);
+
 /// The access keys that registries name.
 #[derive(Debug)]
 pub struct AccessKeys {
     api: Api<KubeSecret>,
     namespace: String,
-    watched: Mutex<HashMap<String, watch::Receiver<State>>>,
+    /// With when each was last asked for.
+    watched: Mutex<HashMap<String, (watch::Receiver<State>, Instant)>>,
     changed: mpsc::UnboundedSender<String>,
     tasks: TaskTracker,
 }
@@ -92,16 +97,24 @@ impl AccessKeys {
     }
 
     fn watched(&self, name: &str) -> watch::Receiver<State> {
+        let now = Instant::now();
         let mut watched = self.watched.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(receiver) = watched.get(name) {
+        watched.retain(|other, (_, used)| other == name || now.duration_since(*used) < UNUSED);
+        if let Some((receiver, used)) = watched.get_mut(name) {
+            *used = now;
             return receiver.clone();
         }
         let (sender, receiver) = watch::channel(State::Unread);
-        watched.insert(name.to_owned(), receiver.clone());
+        watched.insert(name.to_owned(), (receiver.clone(), now));
         let (api, changed, name) = (self.api.clone(), self.changed.clone(), name.to_owned());
         self.tasks.spawn(async move {
             let mut seen = Box::pin(watch_object(api, &name).backoff(Patience::default()));
-            while let Some(event) = seen.next().await {
+            loop {
+                let event = tokio::select! {
+                    () = sender.closed() => return,
+                    event = seen.next() => event,
+                };
+                let Some(event) = event else { return };
                 match event {
                     Ok(secret) => {
                         sender.send_replace(
@@ -158,7 +171,9 @@ fn parse(secret: &KubeSecret) -> Result<StaticKey, String> {
 
 #[cfg(test)]
 mod tests {
+    use http::{Request, Response};
     use k8s_openapi::ByteString;
+    use kube::client::Body;
 
     use super::*;
 
@@ -178,5 +193,19 @@ mod tests {
         assert!(
             !format!("{:?}", parse(&secret(&[("accessKeyId", "AKIA1"), ("secretAccessKey", "hush")]))).contains("hush")
         );
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_key_that_no_registry_names_any_more_is_forgotten_and_no_longer_watched() {
+        let silent =
+            tower::service_fn(|_: Request<Body>| std::future::pending::<Result<Response<Body>, kube::Error>>());
+        let keys = AccessKeys::new(Client::new(silent, "default"), "default", mpsc::unbounded_channel().0);
+        assert!(keys.get("old").await.is_err() && keys.get("used").await.is_err());
+        assert_eq!(keys.tasks.len(), 2);
+        for _ in 0..3 {
+            tokio::time::sleep(UNUSED / 2).await;
+            assert!(keys.get("used").await.is_err(), "not read yet");
+        }
+        assert_eq!((keys.watched.lock().unwrap().len(), keys.tasks.len()), (1, 1));
     }
 }

@@ -13,8 +13,6 @@ use tower::timeout::TimeoutLayer;
 
 use crate::tenure::{NotLeading, Tenure};
 
-/// To connect: no write waits for that longer than passes between a leader's last moment and the next one's first.
-const CONNECT: Duration = Duration::from_secs(4);
 /// To begin with an answer, all tries together; a watch goes on as long as it likes.
 const ANSWER: Duration = Duration::from_secs(30);
 
@@ -28,7 +26,7 @@ const AT_ONCE: usize = 1024;
 /// # Errors
 /// Where the configuration is of no use.
 pub fn client(mut config: kube::Config, silence: Duration, tenure: Tenure) -> Result<Client, kube::Error> {
-    config.connect_timeout = Some(CONNECT);
+    config.connect_timeout = Some(tenure.connect());
     (config.read_timeout, config.reset_reader_on_write) = (Some(silence), true);
     // The client's own retries would be within the fence.
     config.default_retry = false;
@@ -56,9 +54,9 @@ mod tests {
     fn a_standby_reads_and_does_not_write() {
         let request = |method: &str| Request::builder().method(method).body(()).unwrap();
         for method in ["POST", "PUT", "PATCH", "DELETE"] {
-            assert!(admit(request(method), &Tenure::none()).is_err(), "{method}");
+            assert!(admit(request(method), &Tenure::none(Duration::ZERO)).is_err(), "{method}");
             assert!(admit(request(method), &Tenure::unlimited()).is_ok(), "{method}");
         }
-        assert!(admit(request("GET"), &Tenure::none()).is_ok());
+        assert!(admit(request("GET"), &Tenure::none(Duration::ZERO)).is_ok());
     }
 }

@@ -18,11 +18,19 @@ pub struct Checks {
 #[derive(Debug, Default)]
 struct State {
     last: HashMap<String, Timestamp>,
-    suspects: HashMap<String, Vec<Aspect>>,
+    suspects: HashMap<String, Suspicion>,
     tags_seen: HashSet<String>,
     deleted: HashSet<String>,
     creating: HashMap<String, Timestamp>,
     refusals: Refusals,
+}
+
+/// What a snapshot shows other than declared.
+#[derive(Debug)]
+struct Suspicion {
+    aspects: Vec<Aspect>,
+    /// Whether a pass is looking, or has looked, since.
+    looked_at: bool,
 }
 
 impl Checks {
@@ -49,13 +57,19 @@ impl Checks {
 
     /// A snapshot shows it other than declared, in these aspects. Returns whether that is news.
     pub fn suspect(&self, uid: &str, aspects: &[Aspect]) -> bool {
-        let before = self.state().suspects.insert(uid.to_owned(), aspects.to_vec());
-        before.is_none_or(|before| before != aspects)
+        let suspicion = Suspicion { aspects: aspects.to_vec(), looked_at: false };
+        let before = self.state().suspects.insert(uid.to_owned(), suspicion);
+        before.is_none_or(|before| before.looked_at || before.aspects != aspects)
     }
 
-    /// The aspects in which it is.
-    pub fn suspected(&self, uid: &str) -> Option<Vec<Aspect>> {
-        self.state().suspects.get(uid).cloned()
+    /// The aspects in which it is, for a pass that is about to look at them.
+    pub fn look_at_suspicion(&self, uid: &str) -> Vec<Aspect> {
+        let mut state = self.state();
+        let suspicion = state.suspects.get_mut(uid);
+        suspicion.map_or_else(Vec::new, |suspicion| {
+            suspicion.looked_at = true;
+            suspicion.aspects.clone()
+        })
     }
 
     /// Whether the last snapshot showed its tags, so that they needn't be read in its turn.
@@ -73,9 +87,12 @@ impl Checks {
         self.state().tags_seen.contains(uid)
     }
 
-    /// It was looked at, and is as declared.
+    /// The pass that looked found it as declared, or made it so. What came up meanwhile stays.
     pub fn clear_suspicion(&self, uid: &str) {
-        self.state().suspects.remove(uid);
+        let mut state = self.state();
+        if state.suspects.get(uid).is_some_and(|suspicion| suspicion.looked_at) {
+            state.suspects.remove(uid);
+        }
     }
 
     /// ECR is asked to create its repository, and may do so whatever becomes of the answer.
@@ -128,5 +145,25 @@ impl Checks {
 
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_snapshot_shows_while_a_pass_looks_is_looked_at_by_the_next() {
+        let checks = Checks::new(Timestamp::UNIX_EPOCH);
+        assert!(checks.suspect("u", &[Aspect::Tags]));
+        assert!(!checks.suspect("u", &[Aspect::Tags]), "nobody looked yet");
+        assert_eq!(checks.look_at_suspicion("u"), [Aspect::Tags]);
+        assert!(checks.suspect("u", &[Aspect::Tags]), "changed behind the back of the pass that looks");
+        checks.clear_suspicion("u");
+        assert_eq!(checks.look_at_suspicion("u"), [Aspect::Tags]);
+        // A pass that failed clears nothing.
+        assert_eq!(checks.look_at_suspicion("u"), [Aspect::Tags]);
+        checks.clear_suspicion("u");
+        assert_eq!(checks.look_at_suspicion("u"), []);
     }
 }

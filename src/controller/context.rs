@@ -8,9 +8,10 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Namespace, Secret as KubeSecret, ServiceAccount};
 use kube::core::PartialObjectMeta;
 use kube::runtime::reflector::{ObjectRef, Store};
-use kube::{Client, ResourceExt};
+use kube::{Client, Resource, ResourceExt};
 use tokio::sync::broadcast;
 use tokio::sync::mpsc::UnboundedSender;
+use tokio_util::sync::CancellationToken;
 
 use crate::api::{ClusterEcrPullSecret, EcrPullSecret, EcrRegistry, EcrRepository};
 use crate::aws::{Clocks, RegistryClient, Snapshots, Tokens};
@@ -21,6 +22,7 @@ use crate::controller::pull_secret_verify::Verified;
 use crate::controller::registries::Registries;
 use crate::controller::stuck_pods::StuckPods;
 use crate::core::backoff;
+use crate::core::conditions::Verdict;
 use crate::core::reason::{Class, Problem, Reason};
 use crate::metrics::Metrics;
 use crate::server::Health;
@@ -101,6 +103,8 @@ pub struct Context {
     pub registry_seen: Changes,
     /// Registries that became other than they were.
     pub registry_changed: broadcast::Sender<RegistryChange>,
+    /// Once the process is to end.
+    pub stop: CancellationToken,
 }
 
 impl Context {
@@ -127,6 +131,18 @@ impl Context {
         self.failing.forget(&gone.uid);
         self.merged_secrets.forget(&gone.uid);
         self.metrics.pull_secret_gone(kind, &gone.namespace, &gone.name);
+        if kind == EcrRegistry::kind(&()) {
+            self.registry_seen.forget(&gone.name);
+            self.registries.forget(&gone.name);
+            self.snapshots.forget(&gone.name);
+        }
+    }
+
+    /// Whether a pass came to this because the process is ending: that says nothing of the object, and the next operator
+    /// looks at it anew.
+    #[must_use]
+    pub fn is_cut_short(&self, verdict: &Verdict) -> bool {
+        self.stop.is_cancelled() && verdict.reason.class() == Class::Retrying
     }
 
     /// When to look at an object again that `problem` holds up.
@@ -200,6 +216,11 @@ impl Changes {
             Some(before) if before == state => Change::Same,
             Some(_) => Change::Other,
         }
+    }
+
+    /// It is gone.
+    pub fn forget(&self, name: &str) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(name);
     }
 }
 

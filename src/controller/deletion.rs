@@ -22,6 +22,9 @@ use crate::core::ownership::Owner;
 use crate::core::reason::{Problem, Reason};
 use crate::core::repository::{Doomed, stays};
 
+/// For the API server, while a permit of ECR's is held.
+const PATIENCE: Duration = Duration::from_secs(5);
+
 /// What is to be told when the finalizer goes.
 enum Released {
     /// The repository is gone.
@@ -68,10 +71,11 @@ async fn release(object: &EcrRepository, context: &Context) -> Result<Released, 
 }
 
 /// Never from the cache alone: an object of the same name may have taken the place of the one that was deleted, and its
-/// policy may have been changed a moment ago.
+/// policy may have been changed a moment ago. Nor from an answer that is old: ECR may grant few deletions a second.
 async fn still_so(object: &EcrRepository, context: &Context) -> Result<(), Stop> {
     let api: Api<EcrRepository> = Api::namespaced(context.client.clone(), &object.namespace().unwrap_or_default());
-    let live = api.get_metadata_opt(&object.name_any()).await?;
+    let live = tokio::time::timeout(PATIENCE, api.get_metadata_opt(&object.name_any())).await;
+    let live = live.map_err(|_| Problem::new(Reason::Transient, "no answer from the API server in time"))??;
     let same = live.is_some_and(|live| is_the_same(&live.metadata, &object.metadata));
     if same { Ok(()) } else { Err(Stop::Superseded) }
 }
@@ -106,7 +110,7 @@ async fn delete(
     }
     allowed(registry, doomed)?;
     let force = doomed.deletion == DeletionPolicy::DeleteWithImages;
-    match ecr.delete(doomed.name.as_str(), force).await {
+    match ecr.delete(doomed.name.as_str(), force, || still_so(object, context)).await? {
         Ok(()) => {
             context.checks.deleted(&me.uid);
             Ok(Released::Deleted)

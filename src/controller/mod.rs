@@ -33,4 +33,4 @@ mod triggers;
 mod watches;
 mod wiring;
 
-pub use wiring::{Options, RunError, run};
+pub use wiring::{Ended, Options, RunError, run};

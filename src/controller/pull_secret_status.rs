@@ -141,12 +141,11 @@ pub(super) async fn report<K: PullSecret>(
     let old = object.status().cloned().unwrap_or_default();
     let uid = object.uid().unwrap_or_default();
     let generation = object.meta().generation.unwrap_or_default();
+    let mut is_well = false;
     let (mut status, verdict, next) = match &outcome {
         Ok((desired, served)) => {
             let (verdict, problem) = verdict(desired, served, is_ready(&old.conditions, generation), now);
-            if problem.is_none() {
-                context.attempts.reset(&uid);
-            }
+            is_well = problem.is_none();
             let next = problem.map(|problem| context.retry(&uid, &problem));
             (status(object, &old, desired, served), verdict, soonest(served, next, now))
         }
@@ -159,11 +158,18 @@ pub(super) async fn report<K: PullSecret>(
             (old.clone(), Verdict::held_up(problem, was_ready), next)
         }
     };
+    if context.is_cut_short(&verdict) {
+        return Ok(Action::await_change());
+    }
     let told_of =
         if verdict.reason == Reason::Suspended { old.observed_generation.unwrap_or(generation) } else { generation };
     status.observed_generation = Some(told_of);
     status.conditions = conditions(&old.conditions, &verdict, told_of, now);
     context.statuses.write(&object.api(context.client.clone()), object, object.status(), &status).await?;
+    // Only now: that may be what fails.
+    if is_well {
+        context.attempts.reset(&uid);
+    }
     if let Some(event) = transition(&old.conditions, &verdict) {
         context.events.tell(object, &event).await;
     }

@@ -12,6 +12,7 @@ use crate::api::{EcrRegistry, EcrRegistryStatus, EcrRepository, RECONCILE_AT, To
 use crate::controller::annotations::asks_anew;
 use crate::controller::context::{Change, Context, RegistryChange};
 use crate::controller::drift::{self, Ask};
+use crate::controller::registries::Registry;
 use crate::controller::report::transition;
 use crate::core::conditions::{Verdict, conditions};
 use crate::core::hosts::{HostKind, RegistryHost};
@@ -28,8 +29,17 @@ pub async fn reconcile(object: Arc<EcrRegistry>, context: Arc<Context>) -> Resul
     let name = object.name_any();
     let old = object.status.clone().unwrap_or_default();
     let mut status = old.clone();
-    let found = Box::pin(look(&object, &context, &mut status)).await;
-    tell_dependants(&object, &context, &name, &status, found.as_ref().err());
+    let registry = Box::pin(identify(&object, &context, &mut status)).await;
+    let usable = match &registry {
+        Ok(registry) => check_callers(registry, &context).await,
+        Err(problem) => Err(problem.clone()),
+    };
+    // Before the snapshot: where AWS grants few calls a second, that takes its time.
+    tell_dependants(&object, &context, &name, &status, usable.as_ref().err());
+    if let Ok(registry) = &registry {
+        look(&object, registry, &context, &mut status).await;
+    }
+    let found = usable.and_then(|message| context.registries.blindness(&name).map_or(Ok(message), Err));
 
     let repositories = context.stores.repositories.state_filter(|repository| repository.spec.registry_ref.name == name);
     let planned = repositories.iter().filter(|repository| is_planned(repository));
@@ -39,19 +49,22 @@ pub async fn reconcile(object: Arc<EcrRegistry>, context: Arc<Context>) -> Resul
     let uid = object.uid().unwrap_or_default();
     let generation = object.metadata.generation.unwrap_or_default();
     let (verdict, next) = match found {
-        Ok(message) => {
-            context.attempts.reset(&uid);
-            (Verdict::ready(message), COUNT_EVERY)
-        }
+        Ok(message) => (Verdict::ready(message), COUNT_EVERY),
         // What is mended on AWS's side can't be watched; how often AWS is asked, the identity's back-off decides.
         Err(problem) => (Verdict::held_up(problem.clone(), false), context.retry(&uid, &problem).min(COUNT_EVERY)),
     };
+    if context.is_cut_short(&verdict) {
+        return Ok(Action::await_change());
+    }
     // Nobody looked at the generation of one that is suspended.
     let told_of = if verdict.reason == Reason::Suspended { old.observed_generation } else { Some(generation) };
     status.observed_generation = told_of;
     status.conditions = conditions(&old.conditions, &verdict, told_of.unwrap_or(generation), Timestamp::now());
     let api: Api<EcrRegistry> = Api::all(context.client.clone());
     context.statuses.write(&api, &*object, object.status.as_ref(), &status).await?;
+    if verdict.reason == Reason::Ready {
+        context.attempts.reset(&uid);
+    }
     if let Some(event) = transition(&old.conditions, &verdict) {
         context.events.tell(&*object, &event).await;
     }
@@ -65,14 +78,17 @@ fn is_planned(repository: &EcrRepository) -> bool {
     conditions.into_iter().any(|condition| condition.reason == Reason::PlanPending.as_str())
 }
 
-/// Fills in what was found; the message says as whom.
-async fn look(object: &EcrRegistry, context: &Context, status: &mut EcrRegistryStatus) -> Result<String, Problem> {
+/// Fills in what is known of the account.
+async fn identify(
+    object: &EcrRegistry,
+    context: &Context,
+    status: &mut EcrRegistryStatus,
+) -> Result<Registry, Problem> {
     let name = object.name_any();
     // Tokens are minted whether or not repositories can be managed.
-    let puller = context.registries.issuer(&name, TokenAccess::Pull).await;
-    if let Ok(puller) = &puller {
+    if let Ok(puller) = context.registries.issuer(&name, TokenAccess::Pull).await {
         status.account_id = Some(puller.account.to_string());
-        status.pull_caller_arn = Some(puller.caller.clone());
+        status.pull_caller_arn = Some(puller.caller);
     }
     let registry = context.registries.resolve(&name).await?;
     status.account_id = Some(registry.account.to_string());
@@ -85,26 +101,31 @@ async fn look(object: &EcrRegistry, context: &Context, status: &mut EcrRegistryS
     status.registry_host =
         RegistryHost::new(registry.account.clone(), registry.region.clone(), kind).map(|host| host.to_string());
     registry.works()?;
+    Ok(registry)
+}
+
+/// Whether each of its identities can be used; the message says as whom.
+async fn check_callers(registry: &Registry, context: &Context) -> Result<String, Problem> {
+    if let Some(problem) = &registry.held_up {
+        return Err(problem.clone());
+    }
+    let push = registry.spec.push.is_some().then_some(TokenAccess::Push);
+    for access in [Some(TokenAccess::Pull), push].into_iter().flatten() {
+        if let Some(problem) = context.registries.issuer(&registry.name, access).await?.held_up {
+            return Err(problem);
+        }
+    }
+    Ok(format!("account {} as {}", registry.account, registry.caller_arn))
+}
+
+/// Takes a snapshot of its repositories where it is time for one.
+async fn look(object: &EcrRegistry, registry: &Registry, context: &Context, status: &mut EcrRegistryStatus) {
     let ask = Ask {
         anew: asks_anew(object, status.last_handled_reconcile_at.as_ref()).is_some(),
         changed: status.observed_generation != object.metadata.generation,
     };
-    status.full_check_every = drift::watch(&registry, context, ask).await.and_then(drift::spelled);
+    status.full_check_every = drift::watch(registry, context, ask).await.and_then(drift::spelled);
     status.last_handled_reconcile_at = object.annotations().get(RECONCILE_AT).cloned();
-    if let Some(problem) = registry.held_up {
-        return Err(problem);
-    }
-    let mut issuers = vec![puller?];
-    if registry.spec.push.is_some() {
-        issuers.push(context.registries.issuer(&name, TokenAccess::Push).await?);
-    }
-    if let Some(problem) = issuers.into_iter().find_map(|issuer| issuer.held_up) {
-        return Err(problem);
-    }
-    match context.registries.blindness(&registry.name) {
-        Some(problem) => Err(problem),
-        None => Ok(format!("account {} as {}", registry.account, registry.caller_arn)),
-    }
 }
 
 /// Whoever depends on it looks again when its spec, its account or its usability is other than it was.

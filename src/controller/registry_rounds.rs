@@ -88,6 +88,11 @@ impl Registries {
         self.rounds.lock().unwrap_or_else(PoisonError::into_inner).entry(name.to_owned()).or_default().blindness = why;
     }
 
+    /// It is gone: another of that name may be another.
+    pub fn forget(&self, name: &str) {
+        self.rounds.lock().unwrap_or_else(PoisonError::into_inner).remove(name);
+    }
+
     /// The snapshot couldn't be taken: the next try needn't wait for the whole interval.
     pub fn snapshot_failed(&self, name: &str) {
         let soon = Timestamp::now().saturating_add(SignedDuration::from_mins(1)).ok();

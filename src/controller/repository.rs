@@ -120,6 +120,8 @@ fn asked_anew(object: &EcrRepository) -> bool {
 
 fn look(object: &EcrRepository, context: &Context, registry: &Registry, desired: &Desired) -> Look {
     let uid = object.uid().unwrap_or_default();
+    // However much this pass looks at, it is no less than what is suspected.
+    let suspected = context.checks.look_at_suspicion(&uid);
     if held(object, desired).is_none() {
         let refused = ["AlreadyExists", "Conflict", "AdoptionDenied"];
         let conditions = object.status.iter().flat_map(|status| &status.conditions);
@@ -131,7 +133,7 @@ fn look(object: &EcrRepository, context: &Context, registry: &Registry, desired:
         return Look::At(Aspect::ALL.to_vec());
     }
     let mut stale = applied(object).stale(&Digests::of(desired));
-    stale.extend(context.checks.suspected(&uid).into_iter().flatten());
+    stale.extend(suspected);
     if !stale.is_empty() {
         return Look::At(stale);
     }

@@ -209,11 +209,11 @@ fn now_in_seconds() -> Timestamp {
 pub(super) async fn report(object: &EcrRepository, context: &Context, report: Report) -> Result<Action, kube::Error> {
     let uid = object.uid().unwrap_or_default();
     let old = object.status.clone().unwrap_or_default();
-    if old.observed_generation != object.metadata.generation {
-        context.attempts.reset(&uid);
-    }
     let mut status = report.status.clone().unwrap_or_else(|| old.clone());
     let verdict = report.verdict(object, &old.conditions, old.observed_generation);
+    if context.is_cut_short(&verdict) {
+        return Ok(Action::await_change());
+    }
     let generation = object.metadata.generation.unwrap_or_default();
     let suspended = verdict.reason == Reason::Suspended;
     if !suspended {
@@ -225,6 +225,10 @@ pub(super) async fn report(object: &EcrRepository, context: &Context, report: Re
     let namespace = object.namespace().unwrap_or_default();
     let api: Api<EcrRepository> = Api::namespaced(context.client.clone(), &namespace);
     context.statuses.write(&api, object, object.status.as_ref(), &status).await?;
+    // Only now: where that is what fails, the generation stays a new one.
+    if old.observed_generation != object.metadata.generation {
+        context.attempts.reset(&uid);
+    }
     for event in report.events.iter().chain(transition(&old.conditions, &verdict).iter()) {
         context.events.tell(object, event).await;
     }

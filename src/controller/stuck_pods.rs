@@ -10,6 +10,7 @@ use k8s_openapi::api::core::v1::{ObjectReference, ServiceAccount};
 use kube::runtime::reflector::{ObjectRef, Store};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until};
+use tokio_util::sync::CancellationToken;
 
 use crate::cluster::{Events, Evicted, PodNews, Pods, What};
 use crate::controller::triggers::Dependants;
@@ -87,9 +88,10 @@ struct Task {
     may_not_watch: bool,
     /// When pods of a controller were last evicted for a pull secret.
     controllers: HashMap<(String, String), Round>,
+    stop: CancellationToken,
 }
 
-/// Watches and evicts, until the process ends.
+/// Watches and evicts, until `stop`.
 pub async fn restart(
     wanted: Arc<StuckPods>,
     mut inbox: Inbox,
@@ -97,6 +99,7 @@ pub async fn restart(
     events: Events,
     accounts: Store<ServiceAccount>,
     dependants: Dependants,
+    stop: CancellationToken,
 ) -> &'static str {
     let mut watch: Option<BoxStream<'static, PodNews>> = None;
     let mut retry: Option<Instant> = None;
@@ -108,6 +111,7 @@ pub async fn restart(
         tries: Tries::default(),
         may_not_watch: false,
         controllers: HashMap::new(),
+        stop,
     };
     loop {
         let news = async {
@@ -123,6 +127,8 @@ pub async fn restart(
             }
         };
         tokio::select! {
+            biased;
+            () = task.stop.cancelled() => return "watch of pods",
             changed = inbox.changed.recv() => match changed {
                 Some(()) => {}
                 None => return "watch of pods",
@@ -193,7 +199,8 @@ impl Task {
                 let key = (controller, uid.clone());
                 let last = self.controllers.get(&key).copied();
                 let (now, has_it) = (Timestamp::now(), self.account_has(&pod, &wanted.wish.secret));
-                match (decide(&pod, &wanted.wish, has_it, last), self.tries.is_its_turn(&pod.uid, now)) {
+                let its_turn = self.tries.is_its_turn(&pod.uid, now) && !self.stop.is_cancelled();
+                match (decide(&pod, &wanted.wish, has_it, last), its_turn) {
                     (Decision::Leave, _) | (Decision::InVain, false) => {}
                     (Decision::InVain, true) => self.give_up(&pod, wanted).await,
                     (Decision::Evict, its_turn) => {

@@ -30,8 +30,10 @@ pub fn stores(
 ) -> (Stores, Dependants) {
     let all = watcher::Config::default;
     let changed = registry_changed.clone();
-    let registries = own::<EcrRegistry>(client, health, &queues.registries, tasks, move |_, registry| {
-        drop(changed.send(RegistryChange { name: registry.name, first: false }));
+    let forgotten = gone.clone();
+    let registries = own::<EcrRegistry>(client, health, &queues.registries, tasks, move |kind, registry| {
+        drop(changed.send(RegistryChange { name: registry.name.clone(), first: false }));
+        drop(forgotten.send((kind, registry)));
     });
     let forget = |gone: &mpsc::UnboundedSender<(String, Gone)>| {
         let gone = gone.clone();

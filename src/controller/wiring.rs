@@ -1,5 +1,6 @@
 //! Starts everything: the watches, the queues and their workers, and waits for the end.
 
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -28,12 +29,11 @@ use crate::core::backoff::OBJECT;
 use crate::core::token_slot::clocks_parted;
 use crate::metrics::Metrics;
 use crate::server::Health;
-use crate::tenure::Tenure;
 
 /// Between looks at whether the two clocks still agree.
 const BETWEEN_CLOCKS: Duration = Duration::from_secs(30);
-/// For what is under way at the end; the pod has half a minute.
-const DRAIN: Duration = Duration::from_secs(20);
+/// For what is under way at the end. The pod has half a minute, and letting go of the Lease takes up to ten seconds of it.
+const DRAIN: Duration = Duration::from_secs(12);
 
 /// What `run` is told on the command line.
 #[derive(Debug, Clone)]
@@ -48,6 +48,15 @@ pub struct Options {
     pub allow_endpoint_override: bool,
     /// How sessions with AWS are made.
     pub sessions: SessionOptions,
+}
+
+/// How it came to its end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ended {
+    /// Nothing is under way any more.
+    Drained,
+    /// What was under way took too long. What it sent may still arrive.
+    CutOff,
 }
 
 /// A task ended that never should.
@@ -65,7 +74,7 @@ pub async fn run(
     metrics: Metrics,
     health: Health,
     stop: CancellationToken,
-) -> Result<(), RunError> {
+) -> Result<Ended, RunError> {
     tracing::info!(namespace = options.namespace, "starting");
     let (mut tasks, mut workers) = (JoinSet::new(), JoinSet::new());
     let (queues, gone, mut inputs) = queues();
@@ -87,11 +96,11 @@ pub async fn run(
         metrics.ready();
         metrics.count(stores.repositories.clone());
         tracing::info!(owner_id, "all objects read");
-        stand_by(&tenure, &mut inputs).await;
+        tenure.begun().await;
         owner_id
     };
     let begins = tokio::select! {
-        owner_id = begin => Some(owner_id),
+        owner_id = stand_by(begin, &mut inputs) => Some(owner_id),
         ended = until_stopped(&stop, &mut tasks, &mut workers) => ended.map(|()| None)?,
     };
     if let Some(owner_id) = begins {
@@ -126,6 +135,7 @@ pub async fn run(
             repositories: queues.repositories,
             registry_seen: Changes::default(),
             registry_changed,
+            stop: stop.clone(),
             stores: stores.clone(),
             client,
             owner_id,
@@ -136,45 +146,44 @@ pub async fn run(
         tasks.spawn(relay_shortened(context.clone(), dependants.clone()));
         let pods = Pods::new(context.client.clone());
         let accounts = stores.service_accounts.clone();
-        tasks.spawn(restart(stuck_pods, wishes, pods, context.events.clone(), accounts, dependants));
-        let stopped = || stop.clone().cancelled_owned();
-        workers.spawn(drive(stores.registries, inputs.registries, registry::reconcile, context.clone(), stopped()));
-        workers.spawn(drive(
-            stores.repositories,
-            inputs.repositories,
-            repository::reconcile,
-            context.clone(),
-            stopped(),
-        ));
-        workers.spawn(drive(
-            stores.pull_secrets,
-            inputs.pull_secrets,
-            pull_secret::reconcile,
-            context.clone(),
-            stopped(),
-        ));
-        workers.spawn(drive(
-            stores.cluster_pull_secrets,
-            inputs.cluster_pull_secrets,
-            pull_secret::reconcile,
-            context,
-            stopped(),
-        ));
+        let events = context.events.clone();
+        workers.spawn(restart(stuck_pods, wishes, pods, events, accounts, dependants, stop.clone()));
+        begin_queues(inputs.queues, &context, &stop, &mut workers);
     }
     until_stopped(&stop, &mut tasks, &mut workers).await?;
     // Let what is under way come to its end; nothing new is begun.
     health.stopping();
-    let _ = tokio::time::timeout(DRAIN, async { while workers.join_next().await.is_some() {} }).await;
-    Ok(())
+    let drained = tokio::time::timeout(DRAIN, async { while workers.join_next().await.is_some() {} }).await;
+    Ok(if drained.is_ok() { Ended::Drained } else { Ended::CutOff })
 }
 
-/// Waits to be the leader. What changes until then is in the stores; what asks for work is forgotten, since all objects
+/// A queue for each kind.
+fn begin_queues(
+    inputs: QueueInputs,
+    context: &Arc<Context>,
+    stop: &CancellationToken,
+    workers: &mut JoinSet<&'static str>,
+) {
+    let (known, stop, context) = (&context.stores, || stop.clone(), || context.clone());
+    let (registries, repositories) = (known.registries.clone(), known.repositories.clone());
+    let (ours, everywhere) = (known.pull_secrets.clone(), known.cluster_pull_secrets.clone());
+    workers.spawn(drive(registries, inputs.registries, registry::reconcile, context(), stop()));
+    workers.spawn(drive(repositories, inputs.repositories, repository::reconcile, context(), stop()));
+    workers.spawn(drive(ours, inputs.pull_secrets, pull_secret::reconcile, context(), stop()));
+    workers.spawn(drive(everywhere, inputs.cluster_pull_secrets, pull_secret::reconcile, context(), stop()));
+}
+
+/// Waits for work to `begin`. What changes until then is in the stores; what asks for work is forgotten, since all objects
 /// are looked at then.
-async fn stand_by(tenure: &Tenure, inputs: &mut Inputs) {
-    while tokio::time::timeout(Duration::from_secs(1), tenure.begun()).await.is_err() {
+async fn stand_by<T>(begin: impl Future<Output = T>, inputs: &mut Inputs) -> T {
+    let mut begin = pin!(begin);
+    loop {
+        let outcome = tokio::time::timeout(Duration::from_secs(1), &mut begin).await;
         inputs.clear();
+        if let Ok(outcome) = outcome {
+            return outcome;
+        }
     }
-    inputs.clear();
 }
 
 /// Returns once `stop` is cancelled. Whoever has nothing under way ends at that very moment: the stop is looked at first.
@@ -209,11 +218,16 @@ async fn cluster_id(client: &Client) -> String {
     }
 }
 
-struct Inputs {
+/// Who is to be looked at, of each kind.
+struct QueueInputs {
     registries: Input<EcrRegistry>,
     repositories: Input<EcrRepository>,
     pull_secrets: Input<EcrPullSecret>,
     cluster_pull_secrets: Input<ClusterEcrPullSecret>,
+}
+
+struct Inputs {
+    queues: QueueInputs,
     deletions: mpsc::UnboundedReceiver<(String, Gone)>,
 }
 
@@ -222,10 +236,10 @@ impl Inputs {
         fn clear<T>(input: &mut mpsc::UnboundedReceiver<T>) {
             while input.try_recv().is_ok() {}
         }
-        clear(&mut self.registries);
-        clear(&mut self.repositories);
-        clear(&mut self.pull_secrets);
-        clear(&mut self.cluster_pull_secrets);
+        clear(&mut self.queues.registries);
+        clear(&mut self.queues.repositories);
+        clear(&mut self.queues.pull_secrets);
+        clear(&mut self.queues.cluster_pull_secrets);
         clear(&mut self.deletions);
     }
 }
@@ -242,7 +256,8 @@ fn queues() -> (Triggers, mpsc::UnboundedSender<(String, Gone)>, Inputs) {
         pull_secrets: to_pull_secrets,
         cluster_pull_secrets: to_cluster_pull_secrets,
     };
-    (triggers, gone, Inputs { registries, repositories, pull_secrets, cluster_pull_secrets, deletions })
+    let queues = QueueInputs { registries, repositories, pull_secrets, cluster_pull_secrets };
+    (triggers, gone, Inputs { queues, deletions })
 }
 
 /// What is kept in memory of an object goes with it, whether it had a finalizer or not.

@@ -30,7 +30,7 @@ pub enum TermsError {
     #[error("the lease's duration must be whole seconds, at least one")]
     Seconds,
     /// The holder has to stop before others begin.
-    #[error("the renew deadline must be shorter than the lease's duration")]
+    #[error("the renew deadline must be at least a second shorter than the lease's duration")]
     Deadline,
     /// Or else it would stop between two renewals.
     #[error("the retry period must be at most half of the renew deadline, and more than nothing")]
@@ -46,13 +46,19 @@ impl Terms {
         if duration.is_zero() || duration.subsec_nanos() != 0 || i32::try_from(duration.as_secs()).is_err() {
             return Err(TermsError::Seconds);
         }
-        if renew_within >= duration {
+        if duration.saturating_sub(renew_within) < Duration::from_secs(1) {
             return Err(TermsError::Deadline);
         }
         if retry.is_zero() || retry > renew_within / 2 {
             return Err(TermsError::Retry);
         }
         Ok(Self { duration, renew_within, retry })
+    }
+
+    /// For what the holder sends in its last moment: it has to be connected by then, so that it arrives before others begin.
+    #[must_use]
+    pub fn connect_within(self) -> Duration {
+        self.duration.saturating_sub(self.renew_within) * 4 / 5
     }
 }
 

@@ -136,6 +136,11 @@ fn terms_that_do_not_fit_together_are_refused() {
     assert_eq!(Terms::parse(s(15), s(10), s(2)), Ok(TERMS));
     assert_eq!(Terms::parse(s(1) + half, s(1), half), Err(TermsError::Seconds));
     assert_eq!(Terms::parse(s(15), s(15), s(2)), Err(TermsError::Deadline));
+    assert_eq!(Terms::parse(s(15), s(14) + half, s(2)), Err(TermsError::Deadline));
+    assert_eq!(TERMS.connect_within(), s(4));
+    for terms in [TERMS, Terms::parse(s(15), s(14), s(2)).unwrap()] {
+        assert!(terms.renew_within + terms.connect_within() < terms.duration, "{terms:?}");
+    }
     assert_eq!(Terms::parse(s(15), s(10), s(6)), Err(TermsError::Retry));
     assert_eq!(Terms::parse(s(15), s(10), s(0)), Err(TermsError::Retry));
 }

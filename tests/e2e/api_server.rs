@@ -5,7 +5,7 @@ use std::time::Duration;
 use ecr_operator::api::{EcrRepository, all_crds};
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::ResourceExt as _;
-use kube::api::Api;
+use kube::api::{Api, Patch, PatchParams};
 use serde_json::json;
 
 use crate::leader::until_leads;
@@ -82,4 +82,42 @@ async fn an_api_server_that_is_started_anew_is_waited_for_and_one_of_two_works_o
     first.stop();
     until_leads(&second).await;
     second.stop();
+}
+
+/// An admission policy of the cluster that lets nobody write the status of repositories in this namespace. It is in force
+/// a moment after it was made.
+async fn refuse_statuses(world: &World) {
+    let name = &world.namespace;
+    world.apply(&json!({
+        "apiVersion": "admissionregistration.k8s.io/v1", "kind": "ValidatingAdmissionPolicyBinding", "metadata": {"name": name},
+        "spec": {
+            "policyName": name, "validationActions": ["Deny"],
+            "matchResources": {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": name}}},
+        },
+    })).await;
+    world.apply(&json!({
+        "apiVersion": "admissionregistration.k8s.io/v1", "kind": "ValidatingAdmissionPolicy", "metadata": {"name": name},
+        "spec": {
+            "matchConstraints": {"resourceRules": [{"apiGroups": ["ecr-operator.dev"], "apiVersions": ["*"], "operations": ["UPDATE"], "resources": ["ecrrepositories/status"]}]},
+            "validations": [{"expression": "false", "message": "no status here", "reason": "Forbidden"}],
+        },
+    })).await;
+    let (api, trial) = (world.api::<EcrRepository>(), Patch::Merge(json!({"status": {"region": "nowhere"}})));
+    let params = PatchParams { dry_run: true, ..PatchParams::default() };
+    let refused = || async { api.patch_status("before", &params, &trial).await.is_err().then_some(()) };
+    world.eventually("statuses are refused", refused).await;
+}
+
+#[tokio::test]
+async fn a_status_that_the_api_server_refuses_costs_ever_fewer_calls() {
+    let world = World::new("refused").await;
+    world.repository("before", json!({})).await;
+    world.repository_says("before", "True", "Ready").await;
+    refuse_statuses(&world).await;
+    world.ecr.clear_calls();
+    world.repository("app", json!({})).await;
+    let created = |call: &local_ecr::Call| call.operation == "CreateRepository" && call.resource == "app";
+    let passes = world.ecr.wait_for_calls(5, Duration::from_mins(1), created).await;
+    let gaps: Vec<_> = passes.windows(2).map(|two| two[1].at.duration_since(two[0].at)).collect();
+    assert!(gaps.len() >= 4 && gaps[3] > gaps[0] * 2, "{gaps:?}");
 }

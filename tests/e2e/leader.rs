@@ -7,7 +7,7 @@ use ecr_operator::api::EcrRepository;
 use k8s_openapi::api::coordination::v1::Lease;
 use kube::api::{Api, DeleteParams, ListParams};
 use kube::{Client, ResourceExt as _};
-use local_ecr::{Action, Fault, Matcher};
+use local_ecr::{Action, Fault, Matcher, RateLimit};
 use serde_json::json;
 use tokio::sync::{Mutex, MutexGuard, OnceCell};
 
@@ -191,5 +191,54 @@ async fn there_is_one_writer_even_when_the_lease_is_deleted() {
     assert_eq!(world.writes(), vec!["CreateRepository"; names.len()], "each was created once, by whoever led");
     assert!(first.leads().await != second.leads().await);
     drop(first);
+    second.stop();
+}
+
+#[tokio::test]
+async fn what_waits_at_the_end_is_left_to_the_next() {
+    let cluster = &Cluster::start("control-plane").await;
+    let first = Operator::start_with(cluster, "queue-first", &LONG).await;
+    let world = World::at(cluster, "queue").await;
+    world.ecr.rate_limit(RateLimit::new(Matcher::operation("CreateRepository"), 1.0, 1.0));
+    let names: Vec<_> = (0..40).map(|n| format!("app-{n}")).collect();
+    for name in &names {
+        world.repository(name, json!({})).await;
+    }
+    let created = |call: &local_ecr::Call| call.operation == "CreateRepository" && call.is_ok();
+    world.ecr.wait_for_calls(3, Duration::from_secs(30), created).await;
+    first.signal("TERM");
+    let before = world.ecr.calls_of("CreateRepository").len();
+    first.until_gone().await;
+    let after = world.ecr.calls_of("CreateRepository").len();
+    assert!(after <= before + 2, "{} were begun after the end was told", after - before);
+    assert!(first.logged().contains("lease released"), "{}", first.logged());
+    for name in &names {
+        let told = world.events(name).await;
+        assert!(!told.contains(&"Transient".to_owned()), "what is left to the next is no trouble: {told:?}");
+    }
+
+    world.ecr.clear_faults();
+    let second = Operator::start_with(cluster, "queue-second", &LONG).await;
+    for name in &names {
+        world.repository_says(name, "True", "Ready").await;
+    }
+    second.stop();
+}
+
+#[tokio::test]
+async fn the_lease_is_not_let_go_over_a_call_that_goes_on() {
+    let cluster = &Cluster::start("control-plane").await;
+    let first = Operator::start_with(cluster, "hangs-first", &SHORT).await;
+    let world = World::at(cluster, "hangs").await;
+    world.ecr.fault(Fault::once(Matcher::operation("CreateRepository"), Action::Hang));
+    world.repository("app", json!({})).await;
+    world.ecr.wait_for_call(Duration::from_secs(30), |call| call.operation == "CreateRepository").await;
+    first.signal("TERM");
+    first.until_gone().await;
+    let told = first.logged();
+    assert!(told.contains("waits for the lease to run out") && !told.contains("lease released"), "{told}");
+    assert!(lease(&cluster.client().await).await.0.unwrap().starts_with("hangs-first_"));
+    let second = Operator::start_with(cluster, "hangs-second", &SHORT).await;
+    world.repository_says("app", "True", "Ready").await;
     second.stop();
 }

@@ -69,3 +69,4 @@ mod template;
 mod unread;
 mod unwanted;
 mod verify;
+mod waiting;

@@ -1,6 +1,9 @@
 //! `EcrRegistry` on a real API server: who we are, and what keeps it from being used.
 
+use std::time::Duration;
+
 use ecr_operator::api::{EcrRegistry, EcrRepository};
+use k8s_openapi::api::core::v1::Secret;
 use kube::api::{Api, Patch, PatchParams};
 use local_ecr::{Action, Fault, Matcher};
 use serde_json::json;
@@ -160,4 +163,25 @@ async fn a_registry_whose_repositories_cannot_be_listed_says_so() {
     world.ecr.clear_faults();
     world.again(&registries, &world.registry).await;
     world.registry_says("True", "Ready").await;
+}
+
+#[tokio::test]
+async fn whoever_loses_a_right_loses_it_before_a_snapshot_that_takes_its_time() {
+    let world = World::new("withdrawn").await;
+    world.repository("app", json!({})).await;
+    world.repository_says("app", "True", "Ready").await;
+    world.pull_secret("pull", json!({})).await;
+    world.pull_secret_says("pull", "True", "Ready").await;
+    // Each for a quarter of a minute.
+    for call in ["GetRegistryScanningConfiguration", "DescribeRepositories"] {
+        world.ecr.fault(Fault::always(Matcher::operation(call), Action::Hang));
+    }
+    let nobody = json!([{"namespaces": {"matchNames": ["nobody"]}, "pull": ["*"]}]);
+    // A shorter interval: the next snapshot is due.
+    let change = json!({"driftInterval": "30m", "pull": {"whenNotAllowed": "Remove"}, "allow": nobody});
+    world.register(change).await;
+    let secrets: Api<Secret> = Api::namespaced(world.client.clone(), &world.namespace);
+    world.until_gone_within(Duration::from_secs(20), &secrets, "pull").await;
+    assert_eq!(world.ecr.calls_of("GetRegistryScanningConfiguration").len(), 1, "there is one due");
+    world.ecr.clear_faults();
 }

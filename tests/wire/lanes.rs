@@ -1,5 +1,6 @@
 //! How each call finds its way: only as long as this process may work, and each API with what is known of it alone.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use aws_smithy_runtime_api::client::http::SharedHttpClient;
@@ -12,8 +13,9 @@ use ecr_operator::metrics::Metrics;
 use ecr_operator::tenure::Tenure;
 use local_ecr::{Action, Fault, LocalEcr, Matcher};
 use serde_json::json;
+use tokio_util::sync::CancellationToken;
 
-use crate::support::{ACCOUNT, REGION, account, admin, local};
+use crate::support::{ACCOUNT, REGION, account, admin, delete, local};
 
 const ROLE: &str = "arn:aws:iam::123456789012:role/manager";
 
@@ -37,7 +39,10 @@ async fn a_throttled_identity_teaches_nothing_about_the_call_that_needed_it() {
     local.seed(&serde_json::from_value(seed).unwrap()).unwrap();
     let metrics = Metrics::default();
     let role = Role::new(ROLE.to_owned(), "ecr-operator-default".to_owned());
-    let options = SessionOptions { calls: Calls::new(metrics.clone()), ..SessionOptions::default() };
+    let options = SessionOptions {
+        calls: Calls::new(metrics.clone(), CancellationToken::default()),
+        ..SessionOptions::default()
+    };
     let session = session(&local, &Credentials::AssumeRole(role, Box::new(admin())), options).await;
 
     local.fault(throttled("AssumeRole", 2));
@@ -95,8 +100,36 @@ async fn who_does_not_lead_asks_ecr_for_nothing_least_of_all_a_token() {
     let ecr = session.ecr(&account());
     let error = ecr.describe("app").await.unwrap_err();
     assert!(error.kind == Kind::Transient && error.message.contains("isn't the leader"), "{error}");
-    assert!(ecr.delete("app", true).await.is_err());
+    assert!(delete(&ecr, "app", true).await.is_err());
     assert!(session.mint(&account(), Service::Private, &Scope::Identity).await.is_err());
     assert!(session.mint(&account(), Service::Public, &Scope::Identity).await.is_err());
     assert!(local.calls().is_empty(), "{:?}", local.calls());
+}
+
+#[tokio::test]
+async fn a_call_is_sent_only_if_it_still_may_be_when_its_turn_comes() {
+    let local = local().await;
+    let ecr = session(&local, &admin(), SessionOptions::default()).await.ecr(&account());
+    local.fault(throttled("DeleteRepository", 2));
+    let (sent, asked) = (|| local.calls_of("DeleteRepository").len(), AtomicUsize::new(0));
+    let may = || {
+        assert_eq!(asked.fetch_add(1, Ordering::Relaxed), sent(), "before each try");
+        std::future::ready(if sent() == 2 { Err("kept") } else { Ok(()) })
+    };
+    assert_eq!(ecr.delete("app", true, may).await, Err("kept"));
+    assert_eq!(sent(), 2);
+}
+
+#[tokio::test]
+async fn once_the_operator_is_to_end_no_call_waits_for_its_turn() {
+    let local = local().await;
+    let stop = CancellationToken::new();
+    let options = SessionOptions { calls: Calls::new(Metrics::default(), stop.clone()), ..SessionOptions::default() };
+    let ecr = session(&local, &admin(), options).await.ecr(&account());
+    local.fault(Fault::once(Matcher::operation("DescribeRepositories"), Action::Delay { millis: 300 }));
+    // At first one is sent at a time.
+    let (first, second, ()) = tokio::join!(ecr.describe("app"), ecr.describe("app"), async { stop.cancel() });
+    assert_eq!(first, Ok(None), "what is under way comes to its end");
+    assert_eq!(second.unwrap_err().message, "the operator is ending");
+    assert_eq!(local.calls_of("DescribeRepositories").len(), 1);
 }

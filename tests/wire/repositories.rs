@@ -7,7 +7,7 @@ use ecr_operator::core::repository::{Creation, Encryption, Mutability, Reading, 
 use local_ecr::{Action, Fault, Matcher};
 use serde_json::json;
 
-use crate::support::{ACCOUNT, REGION, arn, ecr, local};
+use crate::support::{ACCOUNT, REGION, arn, delete, ecr, local};
 
 const LIFECYCLE: &str = r#"{"rules":[{"rulePriority":1,"selection":{"tagStatus":"any","countType":"imageCountMoreThan","countNumber":3},"action":{"type":"expire"}}]}"#;
 const POLICY: &str = r#"{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Principal":{"AWS":["210987654321","310987654321","410987654321"]},"Action":["ecr:BatchGetImage","ecr:GetDownloadUrlForLayer"]}]}"#;
@@ -106,7 +106,7 @@ async fn what_is_not_there_is_an_answer_and_no_error() {
     let ecr = ecr(&local).await;
     assert_eq!(ecr.describe("nobody").await.unwrap(), None);
     assert_eq!(ecr.tags(&arn("nobody")).await.unwrap(), None);
-    ecr.delete("nobody", false).await.expect("gone already is gone");
+    delete(&ecr, "nobody", false).await.expect("gone already is gone");
 }
 
 #[tokio::test]

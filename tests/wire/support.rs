@@ -1,7 +1,9 @@
 //! A local ECR in process, and a session with it.
 
+use std::convert::Infallible;
+
 use aws_smithy_runtime_api::client::http::SharedHttpClient;
-use ecr_operator::aws::{Credentials, Ecr, Endpoint, Session, SessionOptions, StaticKey, Tagging};
+use ecr_operator::aws::{AwsError, Credentials, Ecr, Endpoint, Session, SessionOptions, StaticKey, Tagging};
 use ecr_operator::core::names::{AccountId, Region};
 use ecr_operator::core::token::Secret;
 use local_ecr::{Config, LocalEcr};
@@ -64,4 +66,10 @@ pub async fn tagging(local: &LocalEcr) -> Tagging {
 /// The ARN of a repository.
 pub fn arn(name: &str) -> String {
     format!("arn:aws:ecr:{REGION}:{ACCOUNT}:repository/{name}")
+}
+
+/// Deletes a repository, whatever became of its object meanwhile.
+pub async fn delete(ecr: &Ecr, name: &str, force: bool) -> Result<(), AwsError> {
+    let Ok(answer) = ecr.delete(name, force, || std::future::ready(Ok::<_, Infallible>(()))).await;
+    answer
 }
