@@ -25,46 +25,40 @@ const READS_PER_HOUR: u32 = 3600;
 /// An object with what it declares.
 type Declared = (Arc<EcrRepository>, Desired);
 
-/// Why there may be something to do before it is time.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Ask {
-    /// A person asks for a snapshot.
-    pub anew: bool,
-    /// The registry's spec changed.
-    pub changed: bool,
+/// Takes a snapshot if it is time for one, or a person asks for one.
+pub(super) async fn watch(registry: &Registry, context: &Context, anew: bool) {
+    let interval = context.registries.drift_interval(&registry.name);
+    if !context.registries.snapshot_due(&registry.name, interval, Timestamp::now()) && !anew {
+        return;
+    }
+    ask_how_it_scans(registry, context).await;
+    if anew {
+        context.snapshots.try_again(&registry.name);
+    }
+    compare(registry, context, &declared(registry, context)).await;
+    set_rounds(registry, context);
 }
 
-/// Takes a snapshot if it is time for one, or asked for, and brings the length of a round of checks up to date. Returns
-/// that length.
-pub(super) async fn watch(registry: &Registry, context: &Context, ask: Ask) -> Option<Duration> {
+/// Brings the length of a round of checks up to date, for what is declared and what snapshots show.
+pub(super) fn set_rounds(registry: &Registry, context: &Context) {
     let interval = context.registries.drift_interval(&registry.name);
-    let takes = context.registries.snapshot_due(&registry.name, interval, Timestamp::now()) || ask.anew;
-    if !(takes || ask.changed) {
-        return context.registries.check_every(&registry.name);
-    }
-    let objects = context.stores.repositories.state_filter(|object| object.spec.registry_ref.name == registry.name);
-    let declared = objects.into_iter().filter_map(|object| {
-        let desired = desired(&object, registry, context).ok()?;
-        Some((object, desired))
-    });
-    let declared: Vec<Declared> = declared.collect();
-    if takes {
-        ask_how_it_scans(registry, context).await;
-        if ask.anew {
-            context.snapshots.try_again(&registry.name);
-        }
-        compare(registry, context, &declared).await;
-    }
-
-    let reads = declared.iter().map(|(object, desired)| {
+    let reads = declared(registry, context).into_iter().map(|(object, desired)| {
         let tags_seen = context.checks.tags_seen(&object.uid().unwrap_or_default());
-        reads(desired, tags_seen)
+        reads(&desired, tags_seen)
     });
     let budget =
         registry.spec.read_budget_per_hour.and_then(|budget| u32::try_from(budget).ok()).unwrap_or(READS_PER_HOUR);
     let every = check_every(interval, budget, reads.fold(0, u32::saturating_add));
     context.registries.set_check_every(&registry.name, every);
-    every
+}
+
+fn declared(registry: &Registry, context: &Context) -> Vec<Declared> {
+    let objects = context.stores.repositories.state_filter(|object| object.spec.registry_ref.name == registry.name);
+    let declared = objects.into_iter().filter_map(|object| {
+        let desired = desired(&object, registry, context).ok()?;
+        Some((object, desired))
+    });
+    declared.collect()
 }
 
 async fn ask_how_it_scans(registry: &Registry, context: &Context) {

@@ -11,7 +11,7 @@ use kube::{Api, ResourceExt};
 use crate::api::{EcrRegistry, EcrRegistryStatus, EcrRepository, RECONCILE_AT, TokenAccess};
 use crate::controller::annotations::asks_anew;
 use crate::controller::context::{Change, Context, RegistryChange};
-use crate::controller::drift::{self, Ask};
+use crate::controller::drift;
 use crate::controller::registries::Registry;
 use crate::controller::report::transition;
 use crate::core::conditions::{Verdict, conditions};
@@ -27,17 +27,27 @@ const COUNT_EVERY: Duration = Duration::from_secs(10);
 /// Where the API server fails; everything else is told in the status.
 pub async fn reconcile(object: Arc<EcrRegistry>, context: Arc<Context>) -> Result<Action, kube::Error> {
     let name = object.name_any();
-    let old = object.status.clone().unwrap_or_default();
+    let uid = object.uid().unwrap_or_default();
+    let mut old = object.status.clone().unwrap_or_default();
+    old.conditions = context.statuses.conditions(&uid, old.conditions);
     let mut status = old.clone();
     let registry = Box::pin(identify(&object, &context, &mut status)).await;
     let usable = match &registry {
         Ok(registry) => check_callers(registry, &context).await,
         Err(problem) => Err(problem.clone()),
     };
+    if let Ok(registry) = &registry
+        && status.observed_generation != object.metadata.generation
+    {
+        drift::set_rounds(registry, &context);
+    }
     // Before the snapshot: where AWS grants few calls a second, that takes its time.
     tell_dependants(&object, &context, &name, &status, usable.as_ref().err());
     if let Ok(registry) = &registry {
-        look(&object, registry, &context, &mut status).await;
+        let anew = asks_anew(&*object, status.last_handled_reconcile_at.as_ref()).is_some();
+        drift::watch(registry, &context, anew).await;
+        status.full_check_every = context.registries.check_every(&name).and_then(drift::spelled);
+        status.last_handled_reconcile_at = object.annotations().get(RECONCILE_AT).cloned();
     }
     let found = usable.and_then(|message| context.registries.blindness(&name).map_or(Ok(message), Err));
 
@@ -46,7 +56,6 @@ pub async fn reconcile(object: Arc<EcrRegistry>, context: Arc<Context>) -> Resul
     status.planned = i64::try_from(planned.count()).ok();
     status.repositories = i64::try_from(repositories.len()).ok();
 
-    let uid = object.uid().unwrap_or_default();
     let generation = object.metadata.generation.unwrap_or_default();
     let (verdict, next) = match found {
         Ok(message) => (Verdict::ready(message), COUNT_EVERY),
@@ -116,16 +125,6 @@ async fn check_callers(registry: &Registry, context: &Context) -> Result<String,
         }
     }
     Ok(format!("account {} as {}", registry.account, registry.caller_arn))
-}
-
-/// Takes a snapshot of its repositories where it is time for one.
-async fn look(object: &EcrRegistry, registry: &Registry, context: &Context, status: &mut EcrRegistryStatus) {
-    let ask = Ask {
-        anew: asks_anew(object, status.last_handled_reconcile_at.as_ref()).is_some(),
-        changed: status.observed_generation != object.metadata.generation,
-    };
-    status.full_check_every = drift::watch(registry, context, ask).await.and_then(drift::spelled);
-    status.last_handled_reconcile_at = object.annotations().get(RECONCILE_AT).cloned();
 }
 
 /// Whoever depends on it looks again when its spec, its account or its usability is other than it was.
