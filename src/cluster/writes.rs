@@ -3,9 +3,10 @@
 use std::collections::HashMap;
 use std::fmt::Debug;
 use std::hash::{DefaultHasher, Hash, Hasher};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::api::{Patch, PatchParams};
 use kube::{Api, Resource, ResourceExt};
 use serde::Serialize;
@@ -56,11 +57,24 @@ where
 /// Writes statuses, and remembers what it wrote: the cache may show an older one for a moment.
 #[derive(Debug, Default)]
 pub struct Statuses {
-    /// By UID, a digest.
-    written: Mutex<HashMap<String, u64>>,
+    /// By UID.
+    written: Mutex<HashMap<String, Written>>,
+}
+
+#[derive(Debug)]
+struct Written {
+    digest: u64,
+    conditions: Vec<Condition>,
 }
 
 impl Statuses {
+    /// The conditions of the object with this UID as they were last written, or else those that are `shown`: a cache that
+    /// lags behind doesn't make of what was told long ago a change to be told.
+    #[must_use]
+    pub fn conditions(&self, uid: &str, shown: Vec<Condition>) -> Vec<Condition> {
+        self.written().get(uid).map_or(shown, |written| written.conditions.clone())
+    }
+
     /// Applies `status` to `object` unless it has it. `seen` is its status in the cache.
     ///
     /// # Errors
@@ -73,10 +87,11 @@ impl Statuses {
         let uid = object.uid().unwrap_or_default();
         let value = serde_json::to_value(status).map_err(kube::Error::SerdeError)?;
         let digest = digest(&value);
-        let same_as_written = self.last(&uid).is_none_or(|last| last == digest);
+        let same_as_written = self.written().get(&uid).is_none_or(|written| written.digest == digest);
         if seen == Some(status) && same_as_written {
             return Ok(());
         }
+        let conditions = serde_json::from_value(value["conditions"].clone()).map_err(kube::Error::SerdeError)?;
         let patch = json!({
             "apiVersion": K::api_version(&()),
             "kind": K::kind(&()),
@@ -86,7 +101,7 @@ impl Statuses {
         let params = PatchParams::apply(MANAGER).force();
         match api.patch_status(&object.name_any(), &params, &Patch::Apply(&patch)).await {
             Ok(_) => {
-                self.remember(uid, digest);
+                self.written().insert(uid, Written { digest, conditions });
                 Ok(())
             }
             // A uid that no longer fits is a conflict: the object was deleted, and perhaps made anew.
@@ -97,15 +112,11 @@ impl Statuses {
 
     /// Forgets an object that is gone.
     pub fn forget(&self, uid: &str) {
-        self.written.lock().unwrap_or_else(PoisonError::into_inner).remove(uid);
+        self.written().remove(uid);
     }
 
-    fn last(&self, uid: &str) -> Option<u64> {
-        self.written.lock().unwrap_or_else(PoisonError::into_inner).get(uid).copied()
-    }
-
-    fn remember(&self, uid: String, digest: u64) {
-        self.written.lock().unwrap_or_else(PoisonError::into_inner).insert(uid, digest);
+    fn written(&self) -> MutexGuard<'_, HashMap<String, Written>> {
+        self.written.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use ecr_operator::api::EcrRepository;
 use futures::StreamExt as _;
+use k8s_openapi::api::core::v1::Secret;
 use kube::ResourceExt as _;
 use kube::api::DeleteParams;
 use local_ecr::Config;
@@ -121,6 +122,24 @@ async fn a_list_that_expires_between_two_pages_is_read_anew_and_nothing_of_it_is
     assert_eq!(lists, 4, "one page, its end, and both pages anew");
     assert_eq!(world.writes(), ["CreateRepository", "CreateRepository"]);
     assert!(!operator.restart_if_ended(), "it went on; it logged:\n{}", wire.logged());
+}
+
+#[tokio::test]
+async fn what_was_told_is_not_told_again_where_a_watch_lags_behind() {
+    let (world, wire) = stage("lagging").await;
+    let _operator = wire.operator();
+    let status = "PATCH ecrpullsecrets/pull/status";
+    wire.rule(Rule::exactly(Side::Kubernetes, status, Fault::Delay(Duration::from_secs(2))).times(1));
+    world.pull_secret("pull", json!({})).await;
+    tokio::time::timeout(PATIENCE, wire.asked(status)).await.expect("a status");
+    wire.freeze_watches("WATCH ecrpullsecrets");
+    world.pull_secret_says("pull", "True", "Ready").await;
+    let secrets = world.api::<Secret>();
+    let before = secrets.get("pull").await.unwrap();
+    secrets.delete("pull", &DeleteParams::default()).await.unwrap();
+    world.until(&secrets, "pull", "put back", |now: &Secret| now.uid() != before.uid()).await;
+    wire.quiet(QUIET).await;
+    assert_eq!(world.events("pull").await, ["Ready"]);
 }
 
 #[tokio::test]
