@@ -99,7 +99,8 @@ impl AwsError {
         // ECR passes on what KMS calls it beside its own words.
         let of_kms = causes(error).find_map(|cause| cause.downcast_ref::<KmsException>()?.kms_error());
         let message = of_kms.map_or_else(|| message.to_owned(), |kms| format!("{message} ({kms})"));
-        Self { call, kind: kind(code, status), code: code.to_owned(), message }
+        let kind = if is_of_another_time(code, &message) { Kind::Transient } else { kind(code, status) };
+        Self { call, kind, code: code.to_owned(), message }
     }
 
     /// A call that was given up before it was sent.
@@ -120,6 +121,9 @@ impl AwsError {
             Kind::Throttled => (Reason::Throttled, String::new()),
             Kind::Quota => (Reason::Quota, "; ask for a higher quota or remove what is no longer needed".to_owned()),
             Kind::NotEmpty => (Reason::RepositoryNotEmpty, String::new()),
+            Kind::Transient if is_of_another_time(code, message) => {
+                (Reason::Transient, "; the clock of the operator's machine is off".to_owned())
+            }
             Kind::AlreadyExists | Kind::NotFound | Kind::Lost | Kind::Transient => (Reason::Transient, String::new()),
         };
         Problem::new(reason, format!("{call} failed: {code}: {message}{remedy}"))
@@ -157,6 +161,14 @@ impl AwsError {
 /// Refusals of the credentials themselves.
 const BAD_KEY: [&str; 4] =
     ["InvalidClientTokenId", "UnrecognizedClientException", "SignatureDoesNotMatch", "InvalidSignatureException"];
+
+/// Whether AWS refuses when it was signed, not by whom: it bears five minutes between its clock and ours. Most services
+/// have no code of their own for that
+/// ([signing](https://docs.aws.amazon.com/IAM/latest/UserGuide/signature-v4-troubleshooting.html)).
+fn is_of_another_time(code: &str, message: &str) -> bool {
+    let told = message.starts_with("Signature expired") || message.starts_with("Signature not yet current");
+    BAD_KEY.contains(&code) && told || matches!(code, "RequestTimeTooSkewed" | "RequestExpired")
+}
 
 fn kind(code: &str, status: u16) -> Kind {
     match code {
@@ -288,6 +300,23 @@ mod tests {
         {
             assert_eq!(kind(code, 500), Kind::Lost, "{code}");
             assert_eq!(kind(code, 400), Kind::Transient, "nothing was lost: {code}");
+        }
+    }
+
+    #[test]
+    fn a_clock_that_is_off_is_no_wrong_key() {
+        for (code, message, is_it) in [
+            ("SignatureDoesNotMatch", "Signature expired: 20261124T1Z is now earlier than 20261124T2Z", true),
+            (
+                "InvalidSignatureException",
+                "Signature not yet current: 20261124T2Z is still later than 20261124T1Z",
+                true,
+            ),
+            ("RequestTimeTooSkewed", "The difference is too large", true),
+            ("SignatureDoesNotMatch", "The request signature we calculated does not match", false),
+            ("AccessDenied", "Signature expired", false),
+        ] {
+            assert_eq!(is_of_another_time(code, message), is_it, "{code}: {message}");
         }
     }
 

@@ -15,9 +15,9 @@ use crate::support::cluster::Cluster;
 use crate::support::operator::{NAMESPACE, Operator};
 use crate::support::world::World;
 
-type Terms = [(&'static str, &'static str); 3];
+pub type Terms = [(&'static str, &'static str); 3];
 /// Short, so that a takeover takes seconds.
-const SHORT: Terms = terms("5s", "3s");
+pub const SHORT: Terms = terms("5s", "3s");
 /// So long that nobody takes over who waits for its end.
 const LONG: Terms = terms("300s", "200s");
 
@@ -30,7 +30,7 @@ const fn terms(duration: &'static str, renew_deadline: &'static str) -> Terms {
 }
 
 /// One cluster for these tests, which take turns: all operators in it work on the same objects.
-async fn cluster() -> (&'static Cluster, MutexGuard<'static, ()>) {
+pub async fn cluster() -> (&'static Cluster, MutexGuard<'static, ()>) {
     static CLUSTER: OnceCell<Cluster> = OnceCell::const_new();
     static TURN: Mutex<()> = Mutex::const_new(());
     let turn = TURN.lock().await;

@@ -40,6 +40,7 @@ mod api_server;
 mod aspects;
 mod at_once;
 mod canary;
+mod clocks;
 mod contested;
 mod cost;
 mod examples;

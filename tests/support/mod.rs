@@ -1,6 +1,7 @@
 //! What the end-to-end tests share.
 
 pub mod api;
+pub mod clocks;
 pub mod cluster;
 pub mod dice;
 pub mod faults;

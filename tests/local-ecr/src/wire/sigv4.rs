@@ -92,7 +92,9 @@ impl Signature {
         if clocks.iter().any(|clock| clock.duration_since(signed_at).abs() <= TOLERANCE) {
             Ok(())
         } else {
-            Err(Fault::Skewed(format!("Signature expired: {} is too far from the current time", self.time)))
+            let early = clocks.iter().all(|clock| signed_at > *clock);
+            let words = if early { "not yet current" } else { "expired" };
+            Err(Fault::Skewed(format!("Signature {words}: {} is too far from the current time", self.time)))
         }
     }
 
