@@ -3,11 +3,11 @@
 use std::collections::HashMap;
 use std::fmt::Debug;
 use std::hash::{DefaultHasher, Hash, Hasher};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::api::{Patch, PatchParams};
+use kube::core::object::HasStatus;
 use kube::{Api, Resource, ResourceExt};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -64,15 +64,32 @@ pub struct Statuses {
 #[derive(Debug)]
 struct Written {
     digest: u64,
-    conditions: Vec<Condition>,
+    /// The version of the object with it, and the status itself, until the cache is known to show it.
+    unseen: Option<(u64, String)>,
 }
 
 impl Statuses {
-    /// The conditions of the object with this UID as they were last written, or else those that are `shown`: a cache that
-    /// lags behind doesn't make of what was told long ago a change to be told.
+    /// `object`, from the cache, with the status that was last written, where the cache doesn't show that yet: a pass
+    /// doesn't begin with what the one before has done.
     #[must_use]
-    pub fn conditions(&self, uid: &str, shown: Vec<Condition>) -> Vec<Condition> {
-        self.written().get(uid).map_or(shown, |written| written.conditions.clone())
+    pub fn latest<K>(&self, mut object: Arc<K>) -> Arc<K>
+    where
+        K: Resource + HasStatus<Status: DeserializeOwned> + Clone,
+    {
+        let mut all = self.written();
+        let Some(written) = object.uid().and_then(|uid| all.get_mut(&uid)) else {
+            return object;
+        };
+        let is_older = |written: &(u64, String)| version(&*object).is_some_and(|shown| shown < written.0);
+        match written.unseen.as_ref().filter(|written| is_older(written)) {
+            Some((_, status)) => {
+                if let Ok(status) = serde_json::from_str(status) {
+                    *Arc::make_mut(&mut object).status_mut() = Some(status);
+                }
+            }
+            None => written.unseen = None,
+        }
+        object
     }
 
     /// Applies `status` to `object` unless it has it. `seen` is its status in the cache.
@@ -91,7 +108,7 @@ impl Statuses {
         if seen == Some(status) && same_as_written {
             return Ok(());
         }
-        let conditions = serde_json::from_value(value["conditions"].clone()).map_err(kube::Error::SerdeError)?;
+        let unseen = value.to_string();
         let patch = json!({
             "apiVersion": K::api_version(&()),
             "kind": K::kind(&()),
@@ -100,8 +117,9 @@ impl Statuses {
         });
         let params = PatchParams::apply(MANAGER).force();
         match api.patch_status(&object.name_any(), &params, &Patch::Apply(&patch)).await {
-            Ok(_) => {
-                self.written().insert(uid, Written { digest, conditions });
+            Ok(written) => {
+                let unseen = version(&written).map(|version| (version, unseen));
+                self.written().insert(uid, Written { digest, unseen });
                 Ok(())
             }
             // A uid that no longer fits is a conflict: the object was deleted, and perhaps made anew.
@@ -118,6 +136,12 @@ impl Statuses {
     fn written(&self) -> MutexGuard<'_, HashMap<String, Written>> {
         self.written.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Versions of one object are told in the order in which they came
+/// ([KEP-5504](https://github.com/kubernetes/enhancements/issues/5504)).
+fn version<K: Resource>(object: &K) -> Option<u64> {
+    object.resource_version()?.parse().ok()
 }
 
 fn digest(value: &Value) -> u64 {

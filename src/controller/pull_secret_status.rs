@@ -138,9 +138,8 @@ pub(super) async fn report<K: PullSecret>(
     outcome: Result<(Desired, Served), Problem>,
 ) -> Result<Action, kube::Error> {
     let now = Timestamp::now();
+    let old = object.status().cloned().unwrap_or_default();
     let uid = object.uid().unwrap_or_default();
-    let mut old = object.status().cloned().unwrap_or_default();
-    old.conditions = context.statuses.conditions(&uid, old.conditions);
     let generation = object.meta().generation.unwrap_or_default();
     let mut is_well = false;
     let (mut status, verdict, next) = match &outcome {

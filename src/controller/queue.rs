@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use futures::{FutureExt, StreamExt};
 use kube::Resource;
+use kube::core::object::HasStatus;
 use kube::runtime::controller::{Action, Config, Controller};
 use kube::runtime::reflector::{ObjectRef, Store};
 use serde::de::DeserializeOwned;
@@ -37,7 +38,7 @@ pub async fn drive<K, Work>(
     stop: CancellationToken,
 ) -> &'static str
 where
-    K: InLane + Clone + Debug + DeserializeOwned + Send + Sync + 'static,
+    K: InLane + HasStatus<Status: DeserializeOwned> + Clone + Debug + DeserializeOwned + Send + Sync + 'static,
     Work: Future<Output = Result<Action, kube::Error>> + Send + 'static,
 {
     let lanes = Arc::new(Lanes::new(context.stores.registries.clone()));
@@ -65,6 +66,7 @@ where
                     let Some((_place, object)) = entered else {
                         return Ok::<_, Infallible>(Action::await_change());
                     };
+                    let object = context.statuses.latest(object);
                     // In a box from here on: those that wait are many, and small.
                     let pass = guarded(object.clone(), context.clone(), reconcile(object.clone(), context.clone()));
                     let next = Box::pin(pass).await;

@@ -27,9 +27,7 @@ const COUNT_EVERY: Duration = Duration::from_secs(10);
 /// Where the API server fails; everything else is told in the status.
 pub async fn reconcile(object: Arc<EcrRegistry>, context: Arc<Context>) -> Result<Action, kube::Error> {
     let name = object.name_any();
-    let uid = object.uid().unwrap_or_default();
-    let mut old = object.status.clone().unwrap_or_default();
-    old.conditions = context.statuses.conditions(&uid, old.conditions);
+    let old = object.status.clone().unwrap_or_default();
     let mut status = old.clone();
     let registry = Box::pin(identify(&object, &context, &mut status)).await;
     let usable = match &registry {
@@ -56,6 +54,7 @@ pub async fn reconcile(object: Arc<EcrRegistry>, context: Arc<Context>) -> Resul
     status.planned = i64::try_from(planned.count()).ok();
     status.repositories = i64::try_from(repositories.len()).ok();
 
+    let uid = object.uid().unwrap_or_default();
     let generation = object.metadata.generation.unwrap_or_default();
     let (verdict, next) = match found {
         Ok(message) => (Verdict::ready(message), COUNT_EVERY),

@@ -208,8 +208,7 @@ fn now_in_seconds() -> Timestamp {
 /// Writes the status, tells the events, says when to look again.
 pub(super) async fn report(object: &EcrRepository, context: &Context, report: Report) -> Result<Action, kube::Error> {
     let uid = object.uid().unwrap_or_default();
-    let mut old = object.status.clone().unwrap_or_default();
-    old.conditions = context.statuses.conditions(&uid, old.conditions);
+    let old = object.status.clone().unwrap_or_default();
     let mut status = report.status.clone().unwrap_or_else(|| old.clone());
     let verdict = report.verdict(object, &old.conditions, old.observed_generation);
     if context.is_cut_short(&verdict) {

@@ -143,6 +143,24 @@ async fn what_was_told_is_not_told_again_where_a_watch_lags_behind() {
 }
 
 #[tokio::test]
+async fn what_was_done_is_not_begun_anew_where_a_watch_lags_behind() {
+    let (world, wire) = stage("unshown").await;
+    let _operator = wire.operator();
+    let status = "PATCH ecrrepositories/app/status";
+    wire.rule(Rule::exactly(Side::Kubernetes, status, Fault::Delay(Duration::from_secs(2))).times(1));
+    world.repository("app", json!({})).await;
+    tokio::time::timeout(PATIENCE, wire.asked(status)).await.expect("a status");
+    wire.freeze_watches("WATCH ecrrepositories");
+    world.repository_says("app", "True", "Ready").await;
+    world.ecr.clear_calls();
+    world.registry_at(&wire.aws_url, json!({"requiredTags": {"team": "a"}})).await;
+    let tagged = world.ecr.wait_for_call(PATIENCE, |call| call.operation == "TagResource").await;
+    assert!(tagged.is_some(), "the pass for the changed registry");
+    wire.quiet(QUIET).await;
+    assert_eq!(world.writes(), ["TagResource"]);
+}
+
+#[tokio::test]
 async fn nothing_is_created_for_an_object_whose_deletion_was_never_seen() {
     let (world, wire) = stage("unseen").await;
     let registry = world.registry.clone();
