@@ -78,7 +78,7 @@ pub(super) async fn step_through(
     let plan = repository::plan(desired, observed.as_ref(), &guard);
     let mut outcome = Outcome { observed, plan, stripped, unseen, reclaims, ..Outcome::default() };
     if outcome.plan.blocked.is_none() {
-        if !lives && outcome.plan.steps.iter().any(|step| matches!(step, Step::Create(_))) {
+        if !lives && outcome.plan.steps.iter().any(Step::is_gate) {
             still_lives(object, context).await?;
         }
         take(context, ecr, desired, policy_is_ours, &mut outcome).await;
@@ -86,12 +86,16 @@ pub(super) async fn step_through(
     Ok(outcome)
 }
 
-/// Nothing is created for an object that is gone: the cache may lag.
+/// Nothing is created or taken for an object that is gone, or by what it no longer declares, nor while the finalizer it was
+/// seen with is off again: the cache may lag.
 async fn still_lives(object: &EcrRepository, context: &Context) -> Result<(), Stop> {
     let api: Api<EcrRepository> = Api::namespaced(context.client.clone(), &object.namespace().unwrap_or_default());
     let live = api.get_metadata_opt(&object.name_any()).await?;
-    let same =
-        live.is_some_and(|live| live.metadata.uid == object.metadata.uid && live.metadata.deletion_timestamp.is_none());
+    let same = live.is_some_and(|live| {
+        let (live, known) = (&live.metadata, &object.metadata);
+        live.deletion_timestamp.is_none()
+            && (&live.uid, live.generation, &live.finalizers) == (&known.uid, known.generation, &known.finalizers)
+    });
     if same { Ok(()) } else { Err(Stop::Superseded) }
 }
 

@@ -179,6 +179,26 @@ async fn nothing_is_created_for_an_object_whose_deletion_was_never_seen() {
 }
 
 #[tokio::test]
+async fn nothing_is_adopted_for_an_object_whose_deletion_was_never_seen() {
+    let (world, wire) = stage("unseen-adopted").await;
+    let registry = world.registry.clone();
+    let registries = kube::Api::<ecr_operator::api::EcrRegistry>::all(world.client.clone());
+    world.delete(&registries, &registry).await;
+    let _operator = wire.operator();
+    world.behind_the_back("CreateRepository", json!({"repositoryName": "app"}));
+    world.ecr.clear_calls();
+    world.repository("app", json!({"adoptionPolicy": "Adopt", "inheritDefaults": false})).await;
+    world.repository_says("app", "False", "RegistryNotFound").await;
+    wire.freeze_watches("WATCH ecrrepositories");
+    world.delete(&world.api::<EcrRepository>(), "app").await;
+    wire.begin();
+    world.registry_at(&wire.aws_url, json!({})).await;
+    tokio::time::timeout(PATIENCE, wire.asked("GET ecrrepositories/app")).await.expect("asks before it takes it");
+    wire.quiet(QUIET).await;
+    assert_eq!(world.writes(), [""; 0]);
+}
+
+#[tokio::test]
 async fn nothing_is_created_anew_for_an_object_that_went_unseen_with_its_repository() {
     let (world, wire) = stage("unseen-held").await;
     let _operator = wire.operator();

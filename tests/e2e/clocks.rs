@@ -70,13 +70,15 @@ async fn a_clock_that_aws_does_not_bear_is_named_and_no_key_is_called_wrong() {
     let (cluster, _turn) = cluster().await;
     let operator = start(cluster, "clock-off", &off_by("7200")).await;
     until_leads(&operator).await;
-    let world = World::at(cluster, "clockoff").await;
+    let world = World::bare(cluster, "clockoff", local_ecr::Config::default()).await;
+    world.registry_at(&world.ecr.url(), json!({})).await;
     let registry = world.registry_says("False", "Transient").await;
     let told = &registry.status.unwrap().conditions[0].message;
     assert!(told.contains("the clock of the operator's machine is off"), "{told}");
     operator.stop();
 
     let operator = start(cluster, "clock-set", &[]).await;
+    until_leads(&operator).await;
     world.registry_says("True", "Ready").await;
     operator.stop();
 }

@@ -124,16 +124,20 @@ impl World<'_> {
                 Some(if creates { At::Step(0) } else { At::Observe })
             }
             At::StillLives { then } => {
-                self.objects.get(name).filter(|live| same(live, &pass.object) && !live.deleting)?;
+                let known = &pass.object;
+                let is_known =
+                    |live: &&Object| same(live, known) && !live.deleting && live.finalizer == known.finalizer;
+                self.objects.get(name).filter(is_known)?;
                 Some(*then)
             }
             At::Observe => {
                 pass.observed = self.repositories.get(repository_of(name)).map(Repository::observed);
                 pass.plan = self.planned(pass);
+                let takes = pass.plan.steps.iter().any(Step::is_gate);
                 match &pass.observed {
-                    None => Some(At::StillLives { then: Box::new(At::Step(0)) }),
                     Some(_) if pass.plan.blocked.is_some() => Some(At::Status),
-                    Some(_) => Some(At::Step(0)),
+                    Some(_) if !takes => Some(At::Step(0)),
+                    _ => Some(At::StillLives { then: Box::new(At::Step(0)) }),
                 }
             }
             At::Step(number) => self.step(name, pass, number),
