@@ -8,7 +8,7 @@ use k8s_openapi::api::core::v1::Secret;
 use kube::ResourceExt as _;
 use kube::api::DeleteParams;
 use local_ecr::Config;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::support::faults::{Fault, Rule, Scope, Side, Upstream, Wire, cluster};
 use crate::support::world::{PATIENCE, World};
@@ -160,34 +160,13 @@ async fn what_was_done_is_not_begun_anew_where_a_watch_lags_behind() {
     assert_eq!(world.writes(), ["TagResource"]);
 }
 
-#[tokio::test]
-async fn nothing_is_created_for_an_object_whose_deletion_was_never_seen() {
-    let (world, wire) = stage("unseen").await;
-    let registry = world.registry.clone();
+/// An object with this `spec` waits for its registry. It is deleted, which the watch doesn't show, and then the registry is
+/// there.
+async fn goes_unseen(world: &World, wire: &Wire, spec: Value) {
     let registries = kube::Api::<ecr_operator::api::EcrRegistry>::all(world.client.clone());
-    world.delete(&registries, &registry).await;
+    world.delete(&registries, &world.registry).await;
     let _operator = wire.operator();
-    world.repository("app", json!({})).await;
-    world.repository_says("app", "False", "RegistryNotFound").await;
-    wire.freeze_watches("WATCH ecrrepositories");
-    world.delete(&world.api::<EcrRepository>(), "app").await;
-    wire.begin();
-    world.registry_at(&wire.aws_url, json!({})).await;
-    tokio::time::timeout(PATIENCE, wire.asked("GET ecrrepositories/app")).await.expect("asks before it creates");
-    wire.quiet(QUIET).await;
-    assert_eq!(world.writes(), [""; 0]);
-}
-
-#[tokio::test]
-async fn nothing_is_adopted_for_an_object_whose_deletion_was_never_seen() {
-    let (world, wire) = stage("unseen-adopted").await;
-    let registry = world.registry.clone();
-    let registries = kube::Api::<ecr_operator::api::EcrRegistry>::all(world.client.clone());
-    world.delete(&registries, &registry).await;
-    let _operator = wire.operator();
-    world.behind_the_back("CreateRepository", json!({"repositoryName": "app"}));
-    world.ecr.clear_calls();
-    world.repository("app", json!({"adoptionPolicy": "Adopt", "inheritDefaults": false})).await;
+    world.repository("app", spec).await;
     world.repository_says("app", "False", "RegistryNotFound").await;
     wire.freeze_watches("WATCH ecrrepositories");
     world.delete(&world.api::<EcrRepository>(), "app").await;
@@ -195,6 +174,21 @@ async fn nothing_is_adopted_for_an_object_whose_deletion_was_never_seen() {
     world.registry_at(&wire.aws_url, json!({})).await;
     tokio::time::timeout(PATIENCE, wire.asked("GET ecrrepositories/app")).await.expect("asks before it takes it");
     wire.quiet(QUIET).await;
+}
+
+#[tokio::test]
+async fn nothing_is_created_for_an_object_whose_deletion_was_never_seen() {
+    let (world, wire) = stage("unseen").await;
+    goes_unseen(&world, &wire, json!({})).await;
+    assert_eq!(world.writes(), [""; 0]);
+}
+
+#[tokio::test]
+async fn nothing_is_adopted_for_an_object_whose_deletion_was_never_seen() {
+    let (world, wire) = stage("unseen-adopted").await;
+    world.behind_the_back("CreateRepository", json!({"repositoryName": "app"}));
+    world.ecr.clear_calls();
+    goes_unseen(&world, &wire, json!({"adoptionPolicy": "Adopt", "inheritDefaults": false})).await;
     assert_eq!(world.writes(), [""; 0]);
 }
 

@@ -9,6 +9,7 @@ use kube::api::{Api, Patch, PatchParams};
 use serde_json::json;
 
 use crate::leader::until_leads;
+use crate::support::admission::{Refusal, refuse};
 use crate::support::cluster::Cluster;
 use crate::support::operator::{Operator, get};
 use crate::support::world::World;
@@ -87,21 +88,14 @@ async fn an_api_server_that_is_started_anew_is_waited_for_and_one_of_two_works_o
 /// An admission policy of the cluster that lets nobody write the status of repositories in this namespace. It is in force
 /// a moment after it was made.
 async fn refuse_statuses(world: &World) {
-    let name = &world.namespace;
-    world.apply(&json!({
-        "apiVersion": "admissionregistration.k8s.io/v1", "kind": "ValidatingAdmissionPolicyBinding", "metadata": {"name": name},
-        "spec": {
-            "policyName": name, "validationActions": ["Deny"],
-            "matchResources": {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": name}}},
-        },
-    })).await;
-    world.apply(&json!({
-        "apiVersion": "admissionregistration.k8s.io/v1", "kind": "ValidatingAdmissionPolicy", "metadata": {"name": name},
-        "spec": {
-            "matchConstraints": {"resourceRules": [{"apiGroups": ["ecr-operator.dev"], "apiVersions": ["*"], "operations": ["UPDATE"], "resources": ["ecrrepositories/status"]}]},
-            "validations": [{"expression": "false", "message": "no status here", "reason": "Forbidden"}],
-        },
-    })).await;
+    let refusal = Refusal {
+        group: "ecr-operator.dev",
+        resource: "ecrrepositories/status",
+        operations: &["UPDATE"],
+        unless: "false",
+        message: "no status here",
+    };
+    refuse(world, &world.namespace, refusal).await;
     let (api, trial) = (world.api::<EcrRepository>(), Patch::Merge(json!({"status": {"region": "nowhere"}})));
     let params = PatchParams { dry_run: true, ..PatchParams::default() };
     let refused = || async { api.patch_status("before", &params, &trial).await.is_err().then_some(()) };

@@ -14,6 +14,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
+use crate::support::admission::{Refusal, refuse};
 use crate::support::world::{ACCOUNT, PATIENCE, REGION, World};
 
 #[tokio::test]
@@ -115,20 +116,9 @@ async fn a_namespace_that_cannot_be_set_back_is_named_and_holds_back_no_other() 
 
 /// An admission policy of the cluster that lets nobody write such objects in this namespace.
 async fn guard(world: &World, namespace: &str, resource: &str) {
-    world.apply(&json!({
-        "apiVersion": "admissionregistration.k8s.io/v1", "kind": "ValidatingAdmissionPolicyBinding", "metadata": {"name": namespace},
-        "spec": {
-            "policyName": namespace, "validationActions": ["Deny"],
-            "matchResources": {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": namespace}}},
-        },
-    })).await;
-    world.apply(&json!({
-        "apiVersion": "admissionregistration.k8s.io/v1", "kind": "ValidatingAdmissionPolicy", "metadata": {"name": namespace},
-        "spec": {
-            "matchConstraints": {"resourceRules": [{"apiGroups": [""], "apiVersions": ["v1"], "operations": ["CREATE", "UPDATE"], "resources": [resource]}]},
-            "validations": [{"expression": "false", "message": format!("no {resource} here"), "reason": "Forbidden"}],
-        },
-    })).await;
+    let message = &format!("no {resource} here");
+    let operations = &["CREATE", "UPDATE"];
+    refuse(world, namespace, Refusal { group: "", resource, operations, unless: "false", message }).await;
 }
 
 /// A policy is in force a moment after it was made.

@@ -6,6 +6,7 @@ use k8s_openapi::api::core::v1::{ConfigMap, Pod, ServiceAccount};
 use kube::api::{Api, EvictParams, Patch, PatchParams, PostParams};
 use serde_json::{Value, json};
 
+use crate::support::admission::{Refusal, refuse};
 use crate::support::world::World;
 
 const HOST: &str = "123456789012.dkr.ecr.eu-west-1.amazonaws.com";
@@ -125,21 +126,14 @@ async fn a_disruption_budget_is_respected() {
 
 /// An admission policy of the cluster that lets nobody evict the pod `guarded` of this namespace.
 async fn guard(world: &World) {
-    let name = &world.namespace;
-    world.apply(&json!({
-        "apiVersion": "admissionregistration.k8s.io/v1", "kind": "ValidatingAdmissionPolicyBinding", "metadata": {"name": name},
-        "spec": {
-            "policyName": name, "validationActions": ["Deny"],
-            "matchResources": {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": name}}},
-        },
-    })).await;
-    world.apply(&json!({
-        "apiVersion": "admissionregistration.k8s.io/v1", "kind": "ValidatingAdmissionPolicy", "metadata": {"name": name},
-        "spec": {
-            "matchConstraints": {"resourceRules": [{"apiGroups": [""], "apiVersions": ["v1"], "operations": ["CREATE"], "resources": ["pods/eviction"]}]},
-            "validations": [{"expression": "object.metadata.name != 'guarded'", "message": "not this one", "reason": "Forbidden"}],
-        },
-    })).await;
+    let refusal = Refusal {
+        group: "",
+        resource: "pods/eviction",
+        operations: &["CREATE"],
+        unless: "object.metadata.name != 'guarded'",
+        message: "not this one",
+    };
+    refuse(world, &world.namespace, refusal).await;
 }
 
 #[tokio::test]

@@ -1,5 +1,6 @@
 //! What the end-to-end tests share.
 
+pub mod admission;
 pub mod api;
 pub mod clocks;
 pub mod cluster;
