@@ -12,7 +12,7 @@ use k8s_openapi::api::coordination::v1::Lease;
 use kube::api::{Api, DeleteParams};
 use serde_json::json;
 
-use crate::plans::{CONVERGENCE, Outcome, QUIET, converged, drawn, excess, strike};
+use crate::plans::{CONVERGENCE, Outcome, QUIET, certain, converged, drawn, excess, strike};
 use crate::story::Story;
 use crate::support::faults::state::{State, differences, effects, state};
 use crate::support::faults::{Fault, Process, Rule, Scope, Upstream, Wire, cluster, side};
@@ -186,8 +186,7 @@ async fn gone_on(first: &mut Process, wire: &Wire) -> Vec<String> {
 
 fn plans(story: Story, wire: &Wire) -> Vec<Plan> {
     let seen = wire.seen();
-    let requests = seen.iter().filter(|seen| !seen.is_watch);
-    let plans = requests.flat_map(|seen| {
+    let plans = certain(&seen).flat_map(|seen| {
         let blows = BLOWS.iter().filter(|(_, blow)| seen.writes || *blow != Blow::KilledAfter);
         blows.map(|(_, blow)| Plan { story, blow: *blow, request: seen.name.clone(), earlier: seen.earlier })
     });

@@ -13,7 +13,7 @@ use futures::StreamExt as _;
 use serde_json::json;
 
 use crate::hand_over;
-use crate::plans::{Outcome, QUIET, converged, drawn, excess, strike};
+use crate::plans::{Outcome, QUIET, certain, converged, drawn, excess, strike};
 use crate::story::{self, Story};
 use crate::support::faults::state::{MARKER, State, dead_secrets, differences, effects, state};
 use crate::support::faults::{Fault, Process, Rule, Scope, Seen, Upstream, Wire, cluster, side};
@@ -88,7 +88,7 @@ struct End {
 /// All plans that a reference run gives rise to. Dying after a read is dying before the next request.
 fn plans(story: Story, reference: &End) -> Vec<Plan> {
     let mut plans = Vec::new();
-    for seen in reference.requests.iter().filter(|seen| !seen.is_watch) {
+    for seen in certain(&reference.requests) {
         for (_, blow) in BLOWS {
             let same_as_another = blow == Blow::After && !seen.writes;
             let nobody_dies = blow == Blow::Lost && story.is_revoked();

@@ -1,19 +1,22 @@
 //! What plans of all kinds have in common: a sample of them is drawn, each is run, and its end held against that of a reference
 //! run in which nobody was struck.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fmt::Display;
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::time::{Duration, Instant};
 
 use futures::StreamExt as _;
 
+use crate::support::faults::Seen;
 use crate::support::faults::state::State;
 
 /// Nothing was asked for so long: the operator is at rest.
 pub const QUIET: Duration = Duration::from_millis(400);
 /// Until what differs is what it should be.
 pub const CONVERGENCE: Duration = Duration::from_secs(30);
+/// A plan whose request doesn't come is tried so often: what is asked depends on timing, too.
+const TRIES: usize = 3;
 /// So many failures are told with their logs.
 const MOST_LOGGED: usize = 5;
 
@@ -49,11 +52,17 @@ where
     Plan: Display,
     Running: Future<Output = Outcome> + Send + 'static,
 {
+    let run = &run;
     let (count, mut missed, mut failures) = (plans.len(), Vec::new(), Vec::new());
     let mut ends = futures::stream::iter(plans)
-        .map(|plan| {
-            let running = tokio::spawn(run(&plan));
-            async move { (plan, running.await) }
+        .map(|plan| async move {
+            let mut end = tokio::spawn(run(&plan)).await;
+            for _ in 1..TRIES {
+                if end.as_ref().is_ok_and(|outcome| !outcome.struck && outcome.problems.is_empty()) {
+                    end = tokio::spawn(run(&plan)).await;
+                }
+            }
+            (plan, end)
         })
         .buffer_unordered(at_once);
     while let Some((plan, end)) = ends.next().await {
@@ -74,6 +83,21 @@ where
     assert!(failures.is_empty(), "{} of {count} plans failed:\n{}", failures.len(), failures.join("\n"));
     missed.retain(|plan| !may_be_missed(plan));
     assert!(missed.is_empty(), "these requests of the reference runs never came: {missed:#?}");
+}
+
+/// The requests of a reference run that another run asks as well: each by its name, and how many of that name come before it.
+/// A patch that was refused since another came first is asked once more, which no other run need do.
+pub fn certain(requests: &[Seen]) -> impl Iterator<Item = &Seen> {
+    let refused = |seen: &&Seen| seen.answer == Some(409) && seen.name.starts_with("PATCH ");
+    let mut by_chance: HashMap<&str, usize> = HashMap::new();
+    for seen in requests.iter().filter(refused) {
+        *by_chance.entry(&seen.name).or_default() += 1;
+    }
+    let times = |name: &str| requests.iter().filter(|seen| seen.name == name).count();
+    requests.iter().filter(move |seen| {
+        let by_chance = by_chance.get(seen.name.as_str()).copied().unwrap_or_default();
+        !seen.is_watch && seen.earlier + by_chance < times(&seen.name)
+    })
 }
 
 /// Of some requests only the first is certain: a status is written again where something changed while the last one was under
