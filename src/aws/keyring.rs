@@ -26,7 +26,8 @@ const AGAIN: Duration = Duration::from_secs(30);
 /// Nor where there are none: all who ask within this time get the same answer.
 const SOON: Duration = Duration::from_secs(3);
 
-/// Who has its turn gives it back if the credentials, had just before, are to be waited for.
+/// Who has its turn doesn't wait longer for credentials, which were had just before: it takes the last, or gives its turn
+/// back.
 const AT_HAND: Duration = Duration::from_secs(1);
 
 /// One identity's credentials.
@@ -154,6 +155,17 @@ impl Keyring {
         Ok(own)
     }
 
+    /// The last ones, if they still live and are known to be of `account`. Nobody is asked.
+    fn last_of(&self, account: &AccountId) -> Result<AwsCredentials, AwsError> {
+        let own = self.held().alive().cloned().ok_or_else(not_at_hand)?;
+        let caller = match own.get_property::<Caller>() {
+            Some(caller) => Some(caller.clone()),
+            None => self.owner.try_lock().ok().and_then(|owner| known(owner.as_ref(), &own)),
+        };
+        must_be_of(&caller.ok_or_else(not_at_hand)?, account)?;
+        Ok(own)
+    }
+
     /// Credentials of `account` in a session that may do no more than `policy` says, for as long as STS grants.
     pub async fn scoped(&self, account: &AccountId, policy: &str) -> Result<AwsCredentials, AwsError> {
         let session = match &self.source {
@@ -200,18 +212,7 @@ impl Keyring {
     }
 
     async fn belongs(&self, credentials: &AwsCredentials, account: &AccountId) -> Result<(), AwsError> {
-        let Caller { account: own, arn } = self.owner(credentials).await?;
-        if own == *account {
-            return Ok(());
-        }
-        Err(AwsError {
-            call: "sts:GetCallerIdentity",
-            kind: Kind::OtherAccount,
-            code: "another account".to_owned(),
-            message: format!(
-                "the identity has become {arn} of account {own}; nothing is done with it in account {account}"
-            ),
-        })
+        must_be_of(&self.owner(credentials).await?, account)
     }
 
     /// Who they belong to is asked before they are used for the first time, unless the answer that brought them says so.
@@ -220,8 +221,8 @@ impl Keyring {
             return Ok(caller.clone());
         }
         let mut owner = self.owner.lock().await;
-        if let Some((_, caller)) = owner.as_ref().filter(|(id, _)| id == credentials.access_key_id()) {
-            return Ok(caller.clone());
+        if let Some(caller) = known(owner.as_ref(), credentials) {
+            return Ok(caller);
         }
         let caller = self.sts.caller(credentials).await?;
         *owner = Some((credentials.access_key_id().to_owned(), caller.clone()));
@@ -251,9 +252,27 @@ impl ProvideCredentials for Provider {
     {
         future::ProvideCredentials::new(async {
             let ready = tokio::time::timeout(AT_HAND, self.keyring.of(&self.account)).await;
-            ready.unwrap_or_else(|_| Err(not_at_hand())).map_err(CredentialsError::provider_error)
+            ready.unwrap_or_else(|_| self.keyring.last_of(&self.account)).map_err(CredentialsError::provider_error)
         })
     }
+}
+
+fn known(owner: Option<&(String, Caller)>, credentials: &AwsCredentials) -> Option<Caller> {
+    owner.filter(|(id, _)| id == credentials.access_key_id()).map(|(_, caller)| caller.clone())
+}
+
+fn must_be_of(Caller { account: own, arn }: &Caller, account: &AccountId) -> Result<(), AwsError> {
+    if own == account {
+        return Ok(());
+    }
+    Err(AwsError {
+        call: "sts:GetCallerIdentity",
+        kind: Kind::OtherAccount,
+        code: "another account".to_owned(),
+        message: format!(
+            "the identity has become {arn} of account {own}; nothing is done with it in account {account}"
+        ),
+    })
 }
 
 fn not_at_hand() -> AwsError {

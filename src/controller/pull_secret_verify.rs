@@ -189,6 +189,9 @@ impl Round<'_> {
         if silent().contains(host) {
             return unverified(format!("registry {host} gave no answer"));
         }
+        if Instant::now() >= self.deadline {
+            return unverified(format!("there was no time to ask registry {host}: other registries took it all"));
+        }
         let (client, place) = (&self.context.registry_client, place(issuer, login));
         let asked = async {
             match login.token.service {

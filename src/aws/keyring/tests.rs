@@ -26,7 +26,7 @@ fn credentials_are_renewed_before_they_end_however_short_they_live() {
 #[derive(Debug, Default)]
 struct Agent {
     hands: Lock<Option<AwsCredentials>>,
-    takes: Duration,
+    takes: Lock<Duration>,
     asked: AtomicUsize,
 }
 
@@ -37,7 +37,8 @@ impl ProvideCredentials for Agent {
     {
         future::ProvideCredentials::new(async {
             self.asked.fetch_add(1, Ordering::SeqCst);
-            tokio::time::sleep(self.takes).await;
+            let takes = *self.takes.lock().unwrap();
+            tokio::time::sleep(takes).await;
             self.hands.lock().unwrap().clone().ok_or_else(|| CredentialsError::provider_error("away"))
         })
     }
@@ -110,7 +111,7 @@ async fn whoever_has_become_another_account_is_stopped_at_the_first_use_of_its_k
 #[tokio::test]
 async fn a_failure_is_remembered_for_a_moment_counted_from_its_end_and_then_tried_again() {
     let local = local().await;
-    let agent = Arc::new(Agent { takes: SOON + Duration::from_millis(100), ..Agent::default() });
+    let agent = Arc::new(Agent { takes: Lock::new(SOON + Duration::from_millis(100)), ..Agent::default() });
     let keyring = keyring(&local, &agent).await;
     for _ in 0..3 {
         assert!(keyring.current().await.unwrap_err().message.contains("away"));
@@ -150,7 +151,7 @@ async fn the_last_credentials_are_used_until_they_end_and_not_a_moment_longer() 
 
 #[tokio::test]
 async fn while_one_renews_the_others_use_the_last_ones_and_wait_only_where_there_are_none() {
-    let agent = Arc::new(Agent { takes: Duration::from_hours(1), ..Agent::default() });
+    let agent = Arc::new(Agent { takes: Lock::new(Duration::from_hours(1)), ..Agent::default() });
     let keyring = Arc::new(keyring(&local().await, &agent).await);
     *keyring.held() = Held { credentials: Some(admin(Some(Duration::from_hours(1)))), ..Held::default() };
     let asking = tokio::spawn({
@@ -192,4 +193,29 @@ async fn sts_is_not_needed_to_tell_whose_session_it_opened() {
     let caller = assumed.caller().await.unwrap();
     assert_eq!(caller.arn, "arn:aws:sts::123456789012:assumed-role/manager/session");
     assert_eq!(assumed.of(&account(OTHER)).await.unwrap_err().kind, Kind::OtherAccount);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_call_that_has_its_turn_is_signed_with_the_last_credentials_while_new_ones_take_their_time() {
+    let local = local().await;
+    let agent = Arc::new(Agent::default());
+    *agent.hands.lock().unwrap() = Some(admin(Some(Duration::from_hours(1))));
+    let keyring = Arc::new(keyring(&local, &agent).await);
+    let signs = |account| Provider { keyring: keyring.clone(), account };
+    let ours = signs(account(&Config::default().account));
+    let first = ours.provide_credentials().await.unwrap();
+    *agent.takes.lock().unwrap() = Duration::from_hours(2);
+    let due = || keyring.held().renew_at = Some(SystemTime::UNIX_EPOCH);
+    due();
+    assert_eq!(ours.provide_credentials().await.unwrap().access_key_id(), first.access_key_id());
+    assert_eq!(agent.asked.load(Ordering::SeqCst), 2, "they were asked for");
+    due();
+    signs(account(OTHER)).provide_credentials().await.unwrap_err();
+    // Nor where nobody knows whose they are, or they have ended.
+    keyring.owner.lock().await.take();
+    due();
+    ours.provide_credentials().await.unwrap_err();
+    keyring.held().credentials = Some(admin(Some(Duration::ZERO)));
+    due();
+    ours.provide_credentials().await.unwrap_err();
 }
