@@ -12,7 +12,7 @@ test: ## Everything: format, lints, unit and property tests, charts, end to end 
 	@deploy/local/test
 
 test-full: ## The same with every plan of the crash matrix, 100,000 schedules and long fuzzing (docs/faults.md).
-	@CRASH_PLANS=all SCHEDULES=100000 FUZZ_CASES=20000 deploy/local/test
+	@CRASH_PLANS=all SCHEDULES=100000 FUZZ_CASES=5000 deploy/local/test
 
 soak: ## 2,000 repositories, 500 namespaces, SOAK_MINUTES (10) of changes and faults; a report (docs/faults.md).
 	cargo test --locked --features e2e --test soak -- --ignored --nocapture

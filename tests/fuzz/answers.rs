@@ -54,6 +54,7 @@ fn answers_of_aws() {
         let body = String::from_utf8_lossy(bytes).into_owned();
         for status in [200, 400] {
             local.clear_faults();
+            local.clear_calls();
             local.fault(Fault::always(Matcher::default(), Action::Body { status, body: body.clone() }));
             runtime.block_on(async {
                 let errors = [
