@@ -24,11 +24,17 @@ const RISE: f64 = 1.2;
 const CREEP: f64 = 0.001;
 /// … and more, with the square, after so many successes without throttling: limits get raised.
 const CLEAN: f64 = 40.0;
+/// … or, where few calls take so long that it can't be counted, this part a second, with the square of how often so much time
+/// went by: others may have used up what is granted.
+const SURGE: f64 = 0.2;
+const LONG: f64 = 60.0;
 /// But never more than this part.
 const MOST_CREEP: f64 = 0.1;
 /// A throttling leaves at most this much of the rate, and this much of what was granted since the one before.
 const DOWN: f64 = 0.95;
 const GRANTED: f64 = 0.98;
+/// But at least this much of the rate: where it had grown for long, what was granted on average says little of the end.
+const LEAST: f64 = 0.25;
 /// Fewer successes than this between two throttlings don't tell what is granted. Then so much of the rate is left, but no
 /// more than had let two more pass.
 const TELLING: u32 = 8;
@@ -161,7 +167,8 @@ impl Rate {
             RISE
         } else {
             let clean = (f64::from(self.passed) / CLEAN).max(1.0);
-            1.0 + (CREEP * clean * clean).min(MOST_CREEP)
+            let long = (now.saturating_sub(self.counted_from).as_secs_f64() / LONG - 1.0).max(0.0);
+            1.0 + (CREEP * clean * clean).max(SURGE * long * long / self.per_second).min(MOST_CREEP)
         };
         self.per_second *= growth;
     }
@@ -181,7 +188,7 @@ impl Rate {
                 let left = if self.passed < TELLING {
                     (self.per_second * DOWN_UNTOLD).min(f64::from(self.passed + 2) / since)
                 } else {
-                    (self.per_second * DOWN).min(granted * GRANTED)
+                    (self.per_second * DOWN).min(granted * GRANTED).max(self.per_second * LEAST)
                 };
                 (self.per_second, self.phase) = (left, Phase::Creep);
             }

@@ -92,7 +92,7 @@ fn a_thousand_calls_take_little_longer_than_they_must_and_few_are_throttled() {
     for granted in [1.0, 5.0, 20.0, 100.0_f64] {
         for burst in [(granted / 10.0).max(1.0), 1.0 + granted / 5.0, granted + 5.0] {
             for latency in [20, 50, 100] {
-                for seed in 1..6 {
+                for seed in 1..40 {
                     let mut server = Server::new(granted, burst, Duration::from_millis(latency), seed);
                     let run = server.serve(&mut Rate::default(), 1000, Moment::ZERO);
                     let over = run.took.as_secs_f64() / (1000.0 / granted);
@@ -124,6 +124,23 @@ fn a_limit_that_was_raised_or_lowered_is_noticed() {
     let start = Duration::from_hours(2);
     let less = Server::new(2.0, 2.0, Duration::from_millis(20), 3).serve(&mut rate, 200, start);
     assert!(less.took < Duration::from_mins(2) && less.throttled < 20, "{less:?}");
+}
+
+/// Others had used up what the account grants: a call passed now and then, whatever the rate.
+#[test]
+fn after_a_storm_that_others_made_the_rate_is_back_within_minutes() {
+    let mut rate = Rate::default();
+    let mut now = Moment::ZERO;
+    for call in 0..200 {
+        let sent = rate.send(now, Wait::Rate);
+        now += Duration::from_millis(20);
+        rate.ended(sent, if call % 3 == 0 { Answer::Passed } else { Answer::Throttled }, now);
+        now = rate.next(now).unwrap();
+    }
+    assert!(rate.learned().unwrap() < 1.0, "{rate:?}");
+    let run = Server::new(50.0, 5.0, Duration::from_millis(20), 3).serve(&mut rate, 2000, now);
+    assert!(run.took < Duration::from_mins(4), "{run:?}");
+    assert!(run.throttled <= 40, "{run:?}");
 }
 
 #[test]
