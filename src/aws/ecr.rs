@@ -2,6 +2,7 @@
 
 use aws_config::SdkConfig;
 use aws_sdk_ecr::Client;
+use aws_sdk_ecr::operation::create_repository::builders::CreateRepositoryFluentBuilder;
 use aws_sdk_ecr::types;
 use jiff::Timestamp;
 
@@ -159,11 +160,29 @@ impl Ecr {
         Ok(Images { count: answer.image_details().len(), more, newest })
     }
 
-    /// Creates a repository.
+    /// Creates a repository, if `may` says so just before that is sent.
     ///
     /// # Errors
-    /// [`Kind::AlreadyExists`] among others.
-    pub async fn create(&self, name: &str, creation: &Creation) -> Result<Core, AwsError> {
+    /// Why it may not; within, [`Kind::AlreadyExists`] among others.
+    pub async fn create<Asking, Refusal>(
+        &self,
+        name: &str,
+        creation: &Creation,
+        may: impl Fn() -> Asking,
+    ) -> Result<Result<Core, AwsError>, Refusal>
+    where
+        Asking: Future<Output = Result<(), Refusal>>,
+    {
+        const CALL: &str = "ecr:CreateRepository";
+        let request = match self.creation(name, creation) {
+            Ok(request) => request,
+            Err(error) => return Ok(Err(error)),
+        };
+        let answer = self.line.call_if(CALL, may, || request.clone().send()).await?;
+        Ok(answer.and_then(|answer| core(CALL, answer.repository().ok_or_else(|| incomplete(CALL, "repository"))?)))
+    }
+
+    fn creation(&self, name: &str, creation: &Creation) -> Result<CreateRepositoryFluentBuilder, AwsError> {
         const CALL: &str = "ecr:CreateRepository";
         let encryption = creation.encryption.as_ref().map(|encryption| {
             types::EncryptionConfiguration::builder()
@@ -183,36 +202,52 @@ impl Ecr {
             .set_image_scanning_configuration(creation.scan_on_push.map(scanning))
             .set_encryption_configuration(encryption.transpose()?)
             .set_tags(Some(tags(CALL, &creation.tags)?));
-        let answer = self.line.call(CALL, || request.clone().send()).await?;
-        core(CALL, answer.repository().ok_or_else(|| incomplete(CALL, "repository"))?)
+        Ok(request)
     }
 
-    /// Takes any step but a creation.
+    /// Takes a step, if `may` says so just before that is sent.
     ///
     /// # Errors
-    /// Where ECR refuses it.
-    pub async fn perform(&self, name: &str, arn: &str, step: &Step) -> Result<(), AwsError> {
+    /// Why it may not; within, where ECR refuses it.
+    pub async fn perform<Asking, Refusal>(
+        &self,
+        name: &str,
+        arn: &str,
+        step: &Step,
+        may: impl Fn() -> Asking,
+    ) -> Result<Result<(), AwsError>, Refusal>
+    where
+        Asking: Future<Output = Result<(), Refusal>>,
+    {
         let (client, line) = (&self.client, &self.line);
-        match step {
-            Step::Create(creation) => self.create(name, creation).await.map(drop),
+        Ok(match step {
+            Step::Create(creation) => self.create(name, creation, may).await?.map(drop),
             Step::Claim(set) | Step::TagResource(set) => {
                 const CALL: &str = "ecr:TagResource";
-                let request = client.tag_resource().resource_arn(arn).set_tags(Some(tags(CALL, set)?));
-                line.call(CALL, || request.clone().send()).await.map(drop)
+                let set = match tags(CALL, set) {
+                    Ok(set) => set,
+                    Err(error) => return Ok(Err(error)),
+                };
+                let request = client.tag_resource().resource_arn(arn).set_tags(Some(set));
+                line.call_if(CALL, may, || request.clone().send()).await?.map(drop)
             }
             Step::UntagResource(keys) => {
                 let request = client.untag_resource().resource_arn(arn).set_tag_keys(Some(keys.clone()));
-                line.call("ecr:UntagResource", || request.clone().send()).await.map(drop)
+                line.call_if("ecr:UntagResource", may, || request.clone().send()).await?.map(drop)
             }
             Step::PutImageTagMutability(mutability) => {
                 const CALL: &str = "ecr:PutImageTagMutability";
+                let excluded = match filters(CALL, mutability) {
+                    Ok(excluded) => excluded,
+                    Err(error) => return Ok(Err(error)),
+                };
                 let request = client
                     .put_image_tag_mutability()
                     .registry_id(&self.account)
                     .repository_name(name)
                     .image_tag_mutability(mutability.mode.as_str().into())
-                    .set_image_tag_mutability_exclusion_filters(filters(CALL, mutability)?);
-                line.call(CALL, || request.clone().send()).await.map(drop)
+                    .set_image_tag_mutability_exclusion_filters(excluded);
+                line.call_if(CALL, may, || request.clone().send()).await?.map(drop)
             }
             Step::PutImageScanningConfiguration(on) => {
                 let request = client
@@ -220,7 +255,7 @@ impl Ecr {
                     .registry_id(&self.account)
                     .repository_name(name)
                     .image_scanning_configuration(scanning(*on));
-                line.call("ecr:PutImageScanningConfiguration", || request.clone().send()).await.map(drop)
+                line.call_if("ecr:PutImageScanningConfiguration", may, || request.clone().send()).await?.map(drop)
             }
             Step::PutLifecyclePolicy { document, .. } => {
                 let request = client
@@ -228,7 +263,7 @@ impl Ecr {
                     .registry_id(&self.account)
                     .repository_name(name)
                     .lifecycle_policy_text(document.text());
-                line.call("ecr:PutLifecyclePolicy", || request.clone().send()).await.map(drop)
+                line.call_if("ecr:PutLifecyclePolicy", may, || request.clone().send()).await?.map(drop)
             }
             Step::SetRepositoryPolicy { document, .. } => {
                 let request = client
@@ -236,17 +271,17 @@ impl Ecr {
                     .registry_id(&self.account)
                     .repository_name(name)
                     .policy_text(document.text());
-                line.call("ecr:SetRepositoryPolicy", || request.clone().send()).await.map(drop)
+                line.call_if("ecr:SetRepositoryPolicy", may, || request.clone().send()).await?.map(drop)
             }
             Step::DeleteRepositoryPolicy { .. } => {
                 let request = client.delete_repository_policy().registry_id(&self.account).repository_name(name);
-                found(line.call("ecr:DeleteRepositoryPolicy", || request.clone().send()).await).map(drop)
+                found(line.call_if("ecr:DeleteRepositoryPolicy", may, || request.clone().send()).await?).map(drop)
             }
             Step::DeleteLifecyclePolicy { .. } => {
                 let request = client.delete_lifecycle_policy().registry_id(&self.account).repository_name(name);
-                found(line.call("ecr:DeleteLifecyclePolicy", || request.clone().send()).await).map(drop)
+                found(line.call_if("ecr:DeleteLifecyclePolicy", may, || request.clone().send()).await?).map(drop)
             }
-        }
+        })
     }
 
     /// Deletes a repository, if `may` says so just before that is sent; one that is already gone is deleted.

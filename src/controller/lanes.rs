@@ -35,22 +35,26 @@ impl InLane for EcrRegistry {
 
 impl InLane for EcrRepository {
     fn lane(&self, registries: &Store<EcrRegistry>) -> String {
-        // Whoever waits for a deletion needn't wait for a thousand creations.
-        let deletion = if self.metadata.deletion_timestamp.is_some() { "deletion" } else { "change" };
-        format!("{deletion}/{}", among([self.spec.registry_ref.name.as_str()], registries))
+        side_by_side(self, &among([self.spec.registry_ref.name.as_str()], registries))
     }
 }
 
 impl InLane for EcrPullSecret {
     fn lane(&self, registries: &Store<EcrRegistry>) -> String {
-        among(self.registries(), registries)
+        side_by_side(self, &among(self.registries(), registries))
     }
 }
 
 impl InLane for ClusterEcrPullSecret {
     fn lane(&self, registries: &Store<EcrRegistry>) -> String {
-        among(self.registries(), registries)
+        side_by_side(self, &among(self.registries(), registries))
     }
+}
+
+/// Whoever waits for a deletion needn't wait for a thousand creations, nor for AWS where it needs none.
+fn side_by_side(object: &impl Resource<DynamicType = ()>, registries: &str) -> String {
+    let deletion = if object.meta().deletion_timestamp.is_some() { "deletion" } else { "change" };
+    format!("{deletion}/{registries}")
 }
 
 /// Those of `names` that name registries, each once and in order: whoever makes up names, or says them in another order,
@@ -280,6 +284,17 @@ mod tests {
         lanes.changed(&known);
         let (_place, taken) = waits.now_or_never().unwrap().unwrap();
         assert!(taken.metadata.deletion_timestamp.is_some());
+    }
+
+    #[test]
+    fn what_is_deleted_has_a_lane_beside_that_of_the_others() {
+        let there = no_registry();
+        let mut own = EcrPullSecret::new("pull", crate::api::EcrPullSecretSpec::default());
+        let mut all = ClusterEcrPullSecret::new("pull", crate::api::ClusterEcrPullSecretSpec::default());
+        let living = (own.lane(&there), all.lane(&there));
+        let deleted = Some(Time(jiff::Timestamp::UNIX_EPOCH));
+        (own.metadata.deletion_timestamp, all.metadata.deletion_timestamp) = (deleted.clone(), deleted);
+        assert!(own.lane(&there) != living.0 && all.lane(&there) != living.1);
     }
 
     #[tokio::test]

@@ -14,7 +14,7 @@ use crate::controller::annotations::{asks_anew, is_suspended, suspended};
 use crate::controller::context::Context;
 use crate::controller::registries::Registry;
 use crate::controller::report::Report;
-use crate::controller::repository_apply::{Outcome, exists_already, step_through};
+use crate::controller::repository_apply::{Alive, Outcome, exists_already, step_through};
 use crate::controller::repository_observe::{Glance, Seen, glance, observe};
 use crate::controller::repository_parse::{Stop, applied, desired, held, is_young};
 use crate::controller::repository_status::{report, told, unknown};
@@ -72,7 +72,7 @@ async fn pass(object: &EcrRepository, context: &Context) -> Result<Report, Stop>
     stays_in_place(object, &desired)?;
     let ecr = registry.ecr();
     let look = look(object, context, &registry, &desired);
-    let lives = make_durable(object, &desired, context).await?;
+    let alive = Alive::new(object, context, make_durable(object, &desired, context).await?);
     let blind = look == Look::Create;
     let aspects = match look {
         Look::None => return Ok(told(object, context, &registry, &desired, &[], &Outcome::nothing(&desired))),
@@ -94,7 +94,7 @@ async fn pass(object: &EcrRepository, context: &Context) -> Result<Report, Stop>
     };
     // Where nothing is there, everything is to be made.
     let aspects = if seen.observed.is_some() { aspects } else { Aspect::ALL.to_vec() };
-    let outcome = Box::pin(step_through(object, context, &registry, &ecr, &desired, seen, lives)).await?;
+    let outcome = Box::pin(step_through(object, context, &registry, &ecr, &desired, seen, &alive)).await?;
     if !exists_already(&outcome) {
         return Ok(told(object, context, &registry, &desired, &aspects, &outcome));
     }
@@ -103,7 +103,7 @@ async fn pass(object: &EcrRepository, context: &Context) -> Result<Report, Stop>
         let message = format!("repository {} exists and isn't shown yet", desired.name);
         return Err(Problem::new(Reason::Transient, message).into());
     }
-    let outcome = Box::pin(step_through(object, context, &registry, &ecr, &desired, seen, lives)).await?;
+    let outcome = Box::pin(step_through(object, context, &registry, &ecr, &desired, seen, &alive)).await?;
     Ok(told(object, context, &registry, &desired, &Aspect::ALL, &outcome))
 }
 

@@ -1,5 +1,8 @@
 //! The steps of a plan, taken one by one, and what became of each.
 
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
 use jiff::Timestamp;
 use kube::{Api, ResourceExt};
 
@@ -14,6 +17,9 @@ use crate::controller::repository_status::UNMARKED;
 use crate::core::hosts::repository_arn;
 use crate::core::ownership::{Claim, Ownership, ownership};
 use crate::core::repository::{self, Aspect, Creation, Desired, Guard, Observed, Plan, Reading, Step};
+
+/// What the API server told so long ago still counts.
+const RECENT: Duration = Duration::from_secs(1);
 
 /// What one pass did.
 #[derive(Debug, Default)]
@@ -51,7 +57,7 @@ pub(super) fn exists_already(outcome: &Outcome) -> bool {
     outcome.failed.iter().any(|(step, error)| matches!(step, Step::Create(_)) && error.kind == Kind::AlreadyExists)
 }
 
-/// Plans, and takes the steps unless something forbids it. `lives`: the API server has just said that the object is there.
+/// Plans, and takes the steps unless something forbids it.
 pub(super) async fn step_through(
     object: &EcrRepository,
     context: &Context,
@@ -59,7 +65,7 @@ pub(super) async fn step_through(
     ecr: &Ecr,
     desired: &Desired,
     Seen { observed, unseen }: Seen,
-    lives: bool,
+    alive: &Alive<'_>,
 ) -> Result<Outcome, Stop> {
     let status = object.status.clone().unwrap_or_default();
     let ownership = match &observed {
@@ -78,38 +84,69 @@ pub(super) async fn step_through(
     let plan = repository::plan(desired, observed.as_ref(), &guard);
     let mut outcome = Outcome { observed, plan, stripped, unseen, reclaims, ..Outcome::default() };
     if outcome.plan.blocked.is_none() {
-        if !lives && outcome.plan.steps.iter().any(Step::is_gate) {
-            still_lives(object, context).await?;
-        }
-        take(context, ecr, desired, policy_is_ours, &mut outcome).await;
+        take(alive, ecr, desired, policy_is_ours, &mut outcome).await?;
     }
     Ok(outcome)
 }
 
 /// Nothing is created or taken for an object that is gone, or by what it no longer declares, nor while the finalizer it was
-/// seen with is off again: the cache may lag.
-async fn still_lives(object: &EcrRepository, context: &Context) -> Result<(), Stop> {
-    let api: Api<EcrRepository> = Api::namespaced(context.client.clone(), &object.namespace().unwrap_or_default());
-    let live = api.get_metadata_opt(&object.name_any()).await?;
-    let same = live.is_some_and(|live| {
-        let (live, known) = (&live.metadata, &object.metadata);
-        live.deletion_timestamp.is_none()
-            && (&live.uid, live.generation, &live.finalizers) == (&known.uid, known.generation, &known.finalizers)
-    });
-    if same { Ok(()) } else { Err(Stop::Superseded) }
+/// seen with is off again: the cache may lag, and ECR may let a call wait long for its turn.
+pub(super) struct Alive<'a> {
+    object: &'a EcrRepository,
+    context: &'a Context,
+    told: Mutex<Option<Instant>>,
+}
+
+impl<'a> Alive<'a> {
+    /// `now`: the API server has just told so.
+    pub(super) fn new(object: &'a EcrRepository, context: &'a Context, now: bool) -> Self {
+        Self { object, context, told: Mutex::new(now.then(Instant::now)) }
+    }
+
+    fn told(&self) -> MutexGuard<'_, Option<Instant>> {
+        self.told.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    async fn as_known(&self) -> Result<(), Stop> {
+        if self.told().is_some_and(|told| told.elapsed() < RECENT) {
+            return Ok(());
+        }
+        let (name, namespace) = (self.object.name_any(), self.object.namespace().unwrap_or_default());
+        let api: Api<EcrRepository> = Api::namespaced(self.context.client.clone(), &namespace);
+        let live = api.get_metadata_opt(&name).await?;
+        let same = live.is_some_and(|live| {
+            let (live, known) = (&live.metadata, &self.object.metadata);
+            live.deletion_timestamp.is_none()
+                && (&live.uid, live.generation, &live.finalizers) == (&known.uid, known.generation, &known.finalizers)
+        });
+        if !same {
+            return Err(Stop::Superseded);
+        }
+        *self.told() = Some(Instant::now());
+        Ok(())
+    }
 }
 
 /// A gate that fails ends it; any other failure doesn't hold back the rest.
-async fn take(context: &Context, ecr: &Ecr, desired: &Desired, policy_is_ours: bool, outcome: &mut Outcome) {
+async fn take(
+    alive: &Alive<'_>,
+    ecr: &Ecr,
+    desired: &Desired,
+    policy_is_ours: bool,
+    outcome: &mut Outcome,
+) -> Result<(), Stop> {
     for step in outcome.plan.steps.clone() {
         let Some(step) = up_to_date(step, ecr, desired, policy_is_ours, outcome).await else {
             continue;
         };
         let result = match &step {
-            Step::Create(creation) => create(creation, context, ecr, desired).await.map(|created| {
+            Step::Create(creation) => create(creation, alive, ecr, desired).await?.map(|created| {
                 outcome.observed = Some(created);
             }),
-            step => ecr.perform(desired.name.as_str(), &desired.arn, step).await,
+            step => {
+                let may = || async { if step.is_gate() { alive.as_known().await } else { Ok(()) } };
+                ecr.perform(desired.name.as_str(), &desired.arn, step, may).await?
+            }
         };
         let is_gate = step.is_gate();
         match result {
@@ -117,9 +154,10 @@ async fn take(context: &Context, ecr: &Ecr, desired: &Desired, policy_is_ours: b
             Err(error) => outcome.failed.push((step, error)),
         }
         if is_gate && !outcome.failed.is_empty() {
-            return;
+            break;
         }
     }
+    Ok(())
 }
 
 /// ECR sets a policy without any precondition: where others' statements stay, and other calls were made since the policy
@@ -148,20 +186,29 @@ async fn up_to_date(
     }
 }
 
-async fn create(creation: &Creation, context: &Context, ecr: &Ecr, desired: &Desired) -> Result<Observed, AwsError> {
-    let uid = &desired.owner.uid;
-    context.checks.creating(uid, Timestamp::now());
-    let created = ecr.create(desired.name.as_str(), creation).await;
+async fn create(
+    creation: &Creation,
+    alive: &Alive<'_>,
+    ecr: &Ecr,
+    desired: &Desired,
+) -> Result<Result<Observed, AwsError>, Stop> {
+    let (uid, checks) = (&desired.owner.uid, &alive.context.checks);
+    let may = || async {
+        alive.as_known().await?;
+        checks.creating(uid, Timestamp::now());
+        Ok::<_, Stop>(())
+    };
+    let created = ecr.create(desired.name.as_str(), creation, may).await?;
     if created.as_ref().is_err_and(|error| matches!(error.kind, Kind::Denied | Kind::Invalid)) {
-        context.checks.not_created(uid);
+        checks.not_created(uid);
     }
     let tags = creation.tags.clone();
-    created.map(|core| Observed {
+    Ok(created.map(|core| Observed {
         core: Reading::Found(core),
         tags,
         lifecycle: Reading::Absent,
         policy: Reading::Absent,
-    })
+    }))
 }
 
 async fn whose(

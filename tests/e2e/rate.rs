@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use ecr_operator::api::EcrRepository;
-use kube::api::ListParams;
+use kube::api::{DeleteParams, ListParams};
 use local_ecr::{Action, Fault, Matcher, Outcome, RateLimit};
 use serde_json::json;
 
@@ -61,6 +61,26 @@ async fn throttling_by_any_name_is_waited_out() {
         assert!(!events.iter().any(|reason| reason == "Throttled"), "{code}: {events:?}");
     }
     assert_eq!(world.ecr.calls_of("CreateRepository").len(), 21);
+}
+
+#[tokio::test]
+async fn nothing_is_created_any_more_for_objects_that_were_deleted_while_it_waited_for_its_turn() {
+    let world = World::new("turn").await;
+    world.ecr.rate_limit(RateLimit::new(Matcher::operation("CreateRepository"), 1.0, 1.0));
+    for n in 0..30 {
+        // Nothing holds the object back when it is deleted.
+        world.repository(&format!("app-{n}"), json!({"deletionPolicy": "Retain"})).await;
+    }
+    let created = || world.ecr.calls_of("CreateRepository").iter().filter(|call| call.outcome == Outcome::Ok).count();
+    world.eventually("the first few", || async { (created() >= 3).then_some(()) }).await;
+    let api = world.api::<EcrRepository>();
+    api.delete_collection(&DeleteParams::default(), &ListParams::default()).await.unwrap();
+    let until_then = created();
+    // In turn, it comes after all that still wait.
+    world.repository("after", json!({})).await;
+    world.repository_says("after", "True", "Ready").await;
+    // Its own; what was under way; what the API server had answered for a moment before.
+    assert!(created() <= until_then + 3, "{} and then {}", until_then, created());
 }
 
 #[tokio::test]

@@ -9,7 +9,7 @@ use ecr_operator::core::repository::Creation;
 use local_ecr::{Action, Fault, Matcher};
 use serde_json::json;
 
-use crate::support::{ACCOUNT, arn, ecr, local, session, session_as};
+use crate::support::{ACCOUNT, arn, created, ecr, local, session, session_as};
 
 fn nothing() -> Creation {
     Creation { mutability: None, scan_on_push: None, encryption: None, tags: [].into() }
@@ -43,7 +43,7 @@ async fn a_denial_names_call_resource_and_remedy() {
     let ecr = ecr(&local).await;
     let denied = Action::Before { code: "AccessDeniedException".to_owned(), status: 400 };
     local.fault(Fault::always(Matcher::operation("CreateRepository"), denied));
-    let problem = ecr.create("app", &nothing()).await.unwrap_err().problem(&arn("app"));
+    let problem = created(&ecr, "app", &nothing()).await.unwrap_err().problem(&arn("app"));
     assert_eq!(problem.reason, Reason::Denied);
     assert!(problem.message.contains(&format!("needs ecr:CreateRepository on {}", arn("app"))), "{problem}");
 }
@@ -55,7 +55,7 @@ async fn what_kms_calls_it_is_passed_on() {
     let answer = json!({"__type": "KmsException", "message": "KMS refused", "kmsError": "DisabledException"});
     let action = Action::Body { status: 400, body: answer.to_string() };
     local.fault(Fault::always(Matcher::operation("CreateRepository"), action));
-    let problem = ecr.create("app", &nothing()).await.unwrap_err().problem(&arn("app"));
+    let problem = created(&ecr, "app", &nothing()).await.unwrap_err().problem(&arn("app"));
     assert_eq!(problem.reason, Reason::Denied);
     assert!(problem.message.contains("KMS refused (DisabledException); the KMS key must exist"), "{problem}");
 }
@@ -69,9 +69,9 @@ async fn a_permission_that_is_missing_within_a_call_is_the_one_that_is_named() {
     let session = session_as(&local, "AKIACREATOR", "hush").await;
     let ecr = session.ecr(&AccountId::parse(ACCOUNT).unwrap());
     let tagged = Creation { tags: [("team".to_owned(), "a".to_owned())].into(), ..nothing() };
-    let problem = ecr.create("app", &tagged).await.unwrap_err().problem(&arn("app"));
+    let problem = created(&ecr, "app", &tagged).await.unwrap_err().problem(&arn("app"));
     assert!(problem.message.ends_with(&format!("the identity needs ecr:TagResource on {}", arn("app"))), "{problem}");
-    assert!(ecr.create("app", &nothing()).await.is_ok(), "nothing else is missing");
+    assert!(created(&ecr, "app", &nothing()).await.is_ok(), "nothing else is missing");
 }
 
 #[tokio::test]
@@ -83,7 +83,7 @@ async fn a_lost_answer_and_a_dead_line_pass() {
     local.clear_faults();
     local.fault(Fault::once(Matcher::operation("CreateRepository"), Action::Lost));
     // It is sent once more, and told that it exists: what was lost was the answer.
-    assert_eq!(ecr.create("app", &nothing()).await.unwrap_err().kind, Kind::AlreadyExists);
+    assert_eq!(created(&ecr, "app", &nothing()).await.unwrap_err().kind, Kind::AlreadyExists);
 }
 
 #[tokio::test]

@@ -7,7 +7,7 @@ use ecr_operator::core::repository::{Creation, Encryption, Mutability, Reading, 
 use local_ecr::{Action, Fault, Matcher};
 use serde_json::json;
 
-use crate::support::{ACCOUNT, REGION, arn, delete, ecr, local};
+use crate::support::{ACCOUNT, REGION, arn, created, delete, ecr, local, surely};
 
 const LIFECYCLE: &str = r#"{"rules":[{"rulePriority":1,"selection":{"tagStatus":"any","countType":"imageCountMoreThan","countNumber":3},"action":{"type":"expire"}}]}"#;
 const POLICY: &str = r#"{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Principal":{"AWS":["210987654321","310987654321","410987654321"]},"Action":["ecr:BatchGetImage","ecr:GetDownloadUrlForLayer"]}]}"#;
@@ -25,7 +25,7 @@ fn creation() -> Creation {
 async fn a_creation_carries_every_setting_and_what_is_read_back_is_no_difference() {
     let local = local().await;
     let ecr = ecr(&local).await;
-    let made = ecr.create("team-a/app", &creation()).await.unwrap();
+    let made = created(&ecr, "team-a/app", &creation()).await.unwrap();
     let there = ecr.describe("team-a/app").await.unwrap().unwrap();
     assert_eq!(made, there);
     assert_eq!(there.mutability, creation().mutability.unwrap());
@@ -40,7 +40,7 @@ async fn every_step_does_what_it_says() {
     let local = local().await;
     let ecr = ecr(&local).await;
     let (name, arn) = ("team-a/app", arn("team-a/app"));
-    ecr.create(name, &Creation { encryption: None, ..creation() }).await.unwrap();
+    created(&ecr, name, &Creation { encryption: None, ..creation() }).await.unwrap();
     let lifecycle = LifecycleDocument::parse(LIFECYCLE).unwrap();
     let policy = PolicyDocument::parse(POLICY).unwrap();
     for step in [
@@ -51,7 +51,7 @@ async fn every_step_does_what_it_says() {
         Step::PutLifecyclePolicy { document: lifecycle.clone(), changes: vec![] },
         Step::SetRepositoryPolicy { document: policy.clone(), changes: vec![] },
     ] {
-        ecr.perform(name, &arn, &step).await.unwrap();
+        ecr.perform(name, &arn, &step, surely).await.unwrap().unwrap();
     }
     let there = ecr.describe(name).await.unwrap().unwrap();
     assert_eq!((there.mutability.mode.as_str(), there.scan_on_push), ("MUTABLE", false));
@@ -62,8 +62,8 @@ async fn every_step_does_what_it_says() {
         assert_eq!(ecr.repository_policy(name).await.unwrap(), Reading::Found(policy.clone()));
     }
     for step in [Step::DeleteLifecyclePolicy { changes: vec![] }, Step::DeleteRepositoryPolicy { changes: vec![] }] {
-        ecr.perform(name, &arn, &step).await.unwrap();
-        ecr.perform(name, &arn, &step).await.expect("gone already is gone");
+        ecr.perform(name, &arn, &step, surely).await.unwrap().unwrap();
+        ecr.perform(name, &arn, &step, surely).await.unwrap().expect("gone already is gone");
     }
     assert_eq!(ecr.lifecycle_policy(name).await.unwrap(), Reading::Absent);
     assert_eq!(ecr.repository_policy(name).await.unwrap(), Reading::Absent);
@@ -89,7 +89,7 @@ async fn a_rule_of_the_registry_decides_on_scanning_for_every_repository() {
 async fn the_newest_push_is_told_only_where_all_images_were_seen() {
     let local = local().await;
     let ecr = ecr(&local).await;
-    ecr.create("app", &Creation { encryption: None, ..creation() }).await.unwrap();
+    created(&ecr, "app", &Creation { encryption: None, ..creation() }).await.unwrap();
     for n in 0..1_000 {
         local.put_image(ACCOUNT, REGION, "app", &[&format!("v{n}")]).unwrap();
     }

@@ -5,6 +5,7 @@ use std::convert::Infallible;
 use aws_smithy_runtime_api::client::http::SharedHttpClient;
 use ecr_operator::aws::{AwsError, Credentials, Ecr, Endpoint, Session, SessionOptions, StaticKey, Tagging};
 use ecr_operator::core::names::{AccountId, Region};
+use ecr_operator::core::repository::{Core, Creation};
 use ecr_operator::core::token::Secret;
 use local_ecr::{Config, LocalEcr};
 
@@ -49,6 +50,17 @@ fn key(id: &str, secret: &str) -> Credentials {
 pub fn admin() -> Credentials {
     let Config { access_key, secret_key, .. } = Config::default();
     key(&access_key, &secret_key)
+}
+
+/// Nothing is in the way of it.
+pub async fn surely() -> Result<(), Infallible> {
+    Ok(())
+}
+
+/// Creates a repository.
+pub async fn created(ecr: &Ecr, name: &str, creation: &Creation) -> Result<Core, AwsError> {
+    let Ok(created) = ecr.create(name, creation, surely).await;
+    created
 }
 
 pub async fn ecr(local: &LocalEcr) -> Ecr {
