@@ -179,6 +179,8 @@ fn has_another_writer(secret: &PartialObjectMeta<KubeSecret>, owner_uid: &str) -
 pub fn foreign(name: &str, why: &str) -> Problem {
     Problem::new(
         Reason::SecretConflict,
-        format!("a Secret {name} is there and isn't this object's, and was left as it is: {why}"),
+        format!(
+            "a Secret {name} is there and isn't this object's, and was left as it is: {why}. Delete it, or choose another secretName, or set mergePolicy to Merge"
+        ),
     )
 }

@@ -263,7 +263,7 @@ fn verdict(desired: &Desired, served: &Served, was_ready: bool, now: Timestamp) 
     }
     if served.ready.is_empty() && !desired.denied.is_empty() {
         let message = format!(
-            "no `allow` rule of the registry lets {} have a token; add one with `pull`",
+            "no `allow` rule of its registries lets {} have a token for any of the repositories it asks for; add one with `pull`",
             if desired.denied.len() == 1 {
                 format!("namespace {}", desired.denied.first().map_or("", String::as_str))
             } else {

@@ -120,7 +120,7 @@ impl Registries {
         self.store.get(&ObjectRef::new(name)).ok_or_else(|| {
             Problem::new(
                 Reason::RegistryNotFound,
-                format!("EcrRegistry {name} doesn't exist; create it, or name another in spec.registryRef"),
+                format!("EcrRegistry {name} doesn't exist; create it, or name another in registryRef"),
             )
         })
     }

@@ -160,7 +160,7 @@ fn blocked(desired: &Desired, ownership: &Ownership) -> Option<Problem> {
             _ => (Reason::AlreadyExists, "Adopt"),
         };
         let message = format!(
-            "repository {name} exists and is owned by {whose}; nothing was changed. To take it, set spec.adoptionPolicy to {asks}; status.plan shows what would be done"
+            "repository {name} exists and is owned by {whose}; nothing was changed. To take it, set spec.adoptionPolicy to {asks}, and spec.inheritDefaults to true (with the registry's defaults) or false (as declared here alone); status.plan shows what would be done"
         );
         return Some(Problem::new(reason, message));
     }
