@@ -64,7 +64,8 @@ pub(super) async fn write<K: PullSecret>(
                 (Holder::Another(owner), _) => Err(foreign(&writer.name, &format!("it belongs to {owner}"))),
                 (Holder::Leaving, _) => Err(leaving(&writer.name)),
                 (_, Err(Unwritten::NoToken(problem))) => {
-                    there.as_ref().and_then(|there| there.marks.clone()).map(Written::Kept).ok_or(problem)
+                    let intact = there.as_ref().filter(|there| there.is_intact());
+                    intact.and_then(|there| there.marks.clone()).map(Written::Kept).ok_or(problem)
                 }
                 (_, Err(Unwritten::Unfit(problem))) => Err(problem),
                 (Holder::Nobody(orphan), Ok(contents)) => {
@@ -186,7 +187,7 @@ struct Contents {
 /// Why there is nothing to write.
 #[derive(Clone)]
 enum Unwritten {
-    /// No token at all is to be had: what is there stays as good as it is.
+    /// No token at all is to be had: what is there stays as good as it is, unless it was edited.
     NoToken(Problem),
     /// What is declared can't be written with these tokens, so that what is there is renewed no more.
     Unfit(Problem),

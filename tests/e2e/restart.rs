@@ -7,6 +7,7 @@ use futures::StreamExt as _;
 use k8s_openapi::api::core::v1::Secret;
 use kube::api::{Api, ListParams, Patch, PatchParams, WatchEvent, WatchParams};
 use kube::{Resource, ResourceExt as _};
+use local_ecr::{Action, Fault, Matcher};
 use serde::de::DeserializeOwned;
 use serde_json::json;
 
@@ -108,4 +109,33 @@ async fn a_verdict_that_nothing_changed_survives_a_restart() {
     api.patch("planned", &PatchParams::default(), &apply).await.unwrap();
     let applied = world.repository_says("planned", "True", "Ready").await;
     assert_eq!(applied.status.unwrap().drift.unwrap().actions[0].action, "PutImageTagMutability");
+}
+
+#[tokio::test]
+async fn a_secret_that_was_edited_is_not_told_as_served_where_no_token_is_to_be_had() {
+    let cluster = Cluster::start("control-plane").await;
+    let first = Operator::start(&cluster, "first").await;
+    let world = World::at(&cluster, "edited").await;
+    world.pull_secret("pull", json!({})).await;
+    world.pull_secret_says("pull", "True", "Ready").await;
+    first.stop();
+    let secrets = world.api::<Secret>();
+    let written = secrets.get("pull").await.unwrap().data;
+    let edit = Patch::Merge(json!({"stringData": {".dockerconfigjson": r#"{"auths":{}}"#}}));
+    secrets.patch("pull", &PatchParams::default(), &edit).await.unwrap();
+    let down = Action::Before { code: "InternalFailure".into(), status: 500 };
+    world.ecr.fault(Fault::always(Matcher::operation("GetAuthorizationToken"), down));
+
+    let _second = Operator::start(&cluster, "second").await;
+    let told = world.pull_secret_says("pull", "False", "Transient").await.status.unwrap();
+    assert_eq!(told.secrets.as_deref(), Some("0/1"));
+    world.ecr.clear_faults();
+    world.pull_secret_says("pull", "True", "Ready").await;
+    let repaired = secrets.get("pull").await.unwrap().data;
+    let hosts = |data: Option<_>| {
+        let data: BTreeMap<String, k8s_openapi::ByteString> = data.unwrap();
+        let document: serde_json::Value = serde_json::from_slice(&data[".dockerconfigjson"].0).unwrap();
+        document["auths"].as_object().unwrap().keys().cloned().collect::<Vec<_>>()
+    };
+    assert_eq!(hosts(repaired), hosts(written));
 }
