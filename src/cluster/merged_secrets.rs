@@ -2,7 +2,8 @@
 //!
 //! The only Secrets whose data the operator reads, besides access keys.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
+use std::fmt::Debug;
 use std::sync::{Mutex, PoisonError};
 
 use base64::Engine as _;
@@ -12,15 +13,16 @@ use k8s_openapi::api::core::v1::Secret as KubeSecret;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams, Preconditions};
 use kube::core::PartialObjectMeta;
-use kube::{Api, Client, ResourceExt};
+use kube::{Api, Client, Resource, ResourceExt};
+use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
 use super::refusals::{is_terminating, secret_refused};
 use super::{Applied, CONCURRENT_WRITES, in_time, is_conflict, is_not_found, words};
-use crate::api::OWNER_UID;
+use crate::api::{ClusterEcrPullSecret, EcrPullSecret, OWNER_UID};
 use crate::core::pull_secret::{
     CREATED, Change, DOCKER_CONFIG_KEY, DOCKER_CONFIG_TYPE, Entries, Integrity, MANAGER, MERGED, Marks, Note,
-    SecretOwner, Seen, merge, note_key, noted, unmerge,
+    SecretOwner, Seen, merge, note_key, noted, owners, unmerge,
 };
 use crate::core::reason::{Problem, Reason};
 
@@ -69,7 +71,7 @@ impl MergedSecrets {
         Some(seen(note, intact))
     }
 
-    /// Puts `entries` in, beside those of others. `is_ours` tells which UIDs are those of pull secrets.
+    /// Puts `entries` in, beside those of others. `is_cached` tells which UIDs are known to be those of pull secrets.
     ///
     /// # Errors
     /// Why none of them is in it.
@@ -78,13 +80,14 @@ impl MergedSecrets {
         (namespace, name): (&str, &str),
         marks: &Marks,
         entries: &Entries,
-        is_ours: impl Fn(&str) -> bool,
+        is_cached: impl Fn(&str) -> bool,
     ) -> Result<Applied, Problem> {
         let api = self.api(namespace);
         for _ in 0..TRIES {
             let there = api.get_opt(name).await.map_err(|error| secret_refused(name, &error))?;
             let base = there.clone().unwrap_or_else(|| empty(namespace, name));
-            let merged = merge(&base, marks, entries, &is_ours)?;
+            let gone = self.gone(&base.metadata, &marks.owner.uid, &is_cached).await;
+            let merged = merge(&base, marks, entries, &gone)?;
             let done = |version: Option<String>| match merged.left_out {
                 None => Applied::Done(version),
                 Some(problem) => Applied::Partly(Box::new(merged.marks), problem, version),
@@ -107,8 +110,7 @@ impl MergedSecrets {
         Err(Problem::new(Reason::Transient, format!("others keep writing the Secret {name} at the same time")))
     }
 
-    /// Takes out what the pull secret put in, and nothing else that is somebody's. `is_ours` tells which UIDs are those of
-    /// pull secrets.
+    /// Takes out what the pull secret put in, and nothing else that is somebody's. `is_cached` is as in [`Self::put`].
     ///
     /// # Errors
     /// Where the API server refuses.
@@ -116,13 +118,14 @@ impl MergedSecrets {
         &self,
         (namespace, name): (&str, &str),
         owner_uid: &str,
-        is_ours: impl Fn(&str) -> bool,
+        is_cached: impl Fn(&str) -> bool,
     ) -> Result<(), kube::Error> {
         let api = self.api(namespace);
         let mut tries = 1..=TRIES;
         loop {
             let Some(secret) = api.get_opt(name).await? else { return Ok(()) };
-            let Some(change) = unmerge(&secret, owner_uid, &is_ours) else { return Ok(()) };
+            let gone = self.gone(&secret.metadata, owner_uid, &is_cached).await;
+            let Some(change) = unmerge(&secret, owner_uid, &gone) else { return Ok(()) };
             match in_time(self.write(&api, Some(&secret), &secret, owner_uid, change)).await {
                 Ok(_) => return Ok(()),
                 Err(error) if (is_conflict(&error) || is_not_found(&error)) && tries.next().is_some() => {}
@@ -133,12 +136,12 @@ impl MergedSecrets {
 
     /// The same wherever there is something: as the API server has it now, since a cache may lag behind what was written a
     /// moment ago. Returns what couldn't be taken out, and why: one that is refused holds back no other.
-    pub async fn take_out_everywhere(&self, owner: &SecretOwner, is_ours: impl Fn(&str) -> bool) -> Vec<String> {
+    pub async fn take_out_everywhere(&self, owner: &SecretOwner, is_cached: impl Fn(&str) -> bool) -> Vec<String> {
         let api: Api<KubeSecret> = match &owner.namespace {
             Some(namespace) => self.api(namespace),
             None => Api::all(self.client.clone()),
         };
-        let is_ours = &is_ours;
+        let is_cached = &is_cached;
         let mut page = ListParams::default().labels(&format!("{OWNER_UID}={MERGED}")).limit(500);
         let mut left = Vec::new();
         loop {
@@ -152,7 +155,7 @@ impl MergedSecrets {
             let marked = list.items.iter().filter(|secret| noted(&secret.metadata).any(|uid| uid == owner.uid));
             let writes = marked.map(|secret| async move {
                 let (namespace, name) = (secret.namespace().unwrap_or_default(), secret.name_any());
-                let error = self.take_out((&namespace, &name), &owner.uid, is_ours).await.err()?;
+                let error = self.take_out((&namespace, &name), &owner.uid, is_cached).await.err()?;
                 Some(format!("Secret {namespace}/{name}: {}", words(&error)))
             });
             let writes: Vec<_> = writes.collect();
@@ -168,6 +171,23 @@ impl MergedSecrets {
     /// Forgets a pull secret that is gone.
     pub fn forget(&self, owner_uid: &str) {
         self.looked.lock().unwrap_or_else(PoisonError::into_inner).retain(|(owner, _), _| owner != owner_uid);
+    }
+
+    /// The UIDs of those owners of a Secret, beside `but`, that are no more.
+    async fn gone(&self, meta: &ObjectMeta, but: &str, is_cached: impl Fn(&str) -> bool) -> BTreeSet<String> {
+        let namespace = meta.namespace.as_deref().unwrap_or_default();
+        let mut gone = BTreeSet::new();
+        for owner in owners(meta).filter(|owner| owner.uid != but && !is_cached(&owner.uid)) {
+            // One that has a namespace writes nowhere else.
+            let is_there = match &owner.namespace {
+                Some(_) => is_there::<EcrPullSecret>(&Api::namespaced(self.client.clone(), namespace), &owner).await,
+                None => is_there::<ClusterEcrPullSecret>(&Api::all(self.client.clone()), &owner).await,
+            };
+            if !is_there {
+                gone.insert(owner.uid);
+            }
+        }
+        gone
     }
 
     /// Guarded by the resourceVersion: of two writers one starts anew. Returns the Secret as it then is.
@@ -236,6 +256,14 @@ impl MergedSecrets {
     fn api(&self, namespace: &str) -> Api<KubeSecret> {
         Api::namespaced(self.client.clone(), namespace)
     }
+}
+
+/// Whether a pull secret lives, as the API server has it: a cache may lag, and lacks what can't be read. Where no answer is
+/// to be had, it does. It is listed by its name: a right that the operator has, and a name from an annotation may be any text.
+async fn is_there<K: Resource + Clone + DeserializeOwned + Debug>(api: &Api<K>, owner: &SecretOwner) -> bool {
+    let named = ListParams::default().fields(&format!("metadata.name={}", owner.name));
+    let Ok(found) = in_time(api.list_metadata(&named)).await else { return true };
+    found.items.iter().any(|live| live.metadata.uid.as_ref() == Some(&owner.uid))
 }
 
 /// What a Secret that isn't there yet is merged into.

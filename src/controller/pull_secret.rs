@@ -218,8 +218,8 @@ async fn remove_unwanted<K: PullSecret>(
     );
     let removals = unwanted.map(|((namespace, name), seen)| async move {
         let removed = if merges(object) {
-            let is_ours = |uid: &str| context.stores.is_pull_secret(uid);
-            context.merged_secrets.take_out((namespace, name), &seen.owner_uid, is_ours).await
+            let is_cached = |uid: &str| context.stores.is_pull_secret(uid);
+            context.merged_secrets.take_out((namespace, name), &seen.owner_uid, is_cached).await
         } else {
             writer.remove(namespace, name, &seen.uid).await
         };

@@ -151,8 +151,8 @@ async fn put(
     let applied = match &contents.payload {
         Payload::Whole(data) => writer.apply(namespace, marks, data, there.or(orphan)).await?,
         Payload::Entries(entries) => {
-            let is_ours = |uid: &str| context.stores.is_pull_secret(uid);
-            context.merged_secrets.put((namespace, &writer.name), marks, entries, is_ours).await?
+            let is_cached = |uid: &str| context.stores.is_pull_secret(uid);
+            context.merged_secrets.put((namespace, &writer.name), marks, entries, is_cached).await?
         }
     };
     if let Applied::Done(Some(version)) | Applied::Partly(_, _, Some(version)) = &applied {

@@ -5,9 +5,13 @@ use base64::prelude::BASE64_STANDARD;
 use ecr_operator::api::EcrPullSecret;
 use k8s_openapi::ByteString;
 use k8s_openapi::api::core::v1::Secret;
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::api::{Api, DeleteParams, Patch, PatchParams, PostParams};
+use kube::core::PartialObjectMeta;
 use serde_json::{Value, json};
 
+use crate::support::cluster::Cluster;
+use crate::support::operator::Operator;
 use crate::support::world::World;
 
 const HOST: &str = "123456789012.dkr.ecr.eu-west-1.amazonaws.com";
@@ -241,4 +245,51 @@ async fn a_host_that_others_hold_keeps_ours_in_the_same_secret_from_nothing() {
     edit(&world, &freed).await;
     world.until(&secrets, "shared", "filled", |secret: &Secret| auth(secret, &theirs).is_string()).await;
     world.pull_secret_says("pull", "True", "Ready").await;
+}
+
+#[tokio::test]
+async fn the_entries_of_one_that_cannot_be_read_stay_until_it_is_gone() {
+    let cluster = Cluster::start("control-plane").await;
+    let operator = Operator::start(&cluster, "operator").await;
+    let world = World::at(&cluster, "merge-unread").await;
+    let spec = |hosts: &str| {
+        let registries = json!([{"registryRef": {"name": world.registry}, "hosts": [hosts]}]);
+        json!({"secretName": "shared", "mergePolicy": "Merge", "registries": registries})
+    };
+    for (name, hosts) in [("newer", "DualStack"), ("pull", "Classic")] {
+        world.pull_secret(name, spec(hosts)).await;
+        world.pull_secret_says(name, "True", "Ready").await;
+    }
+    let secrets: Api<Secret> = world.api();
+    let both = document(&secrets.get("shared").await.unwrap());
+    let mut newer = both.clone();
+    newer["auths"].as_object_mut().unwrap().remove(HOST);
+
+    // As a later version of the operator may have it.
+    let crds: Api<CustomResourceDefinition> = Api::all(world.client.clone());
+    let any = json!([{"op": "replace", "path": "/spec/versions/0/schema/openAPIV3Schema", "value": {"type": "object", "x-kubernetes-preserve-unknown-fields": true}}]);
+    let any = Patch::Json::<()>(serde_json::from_value(any).unwrap());
+    crds.patch("ecrpullsecrets.ecr-operator.dev", &PatchParams::default(), &any).await.unwrap();
+    let objects: Api<PartialObjectMeta<EcrPullSecret>> = world.api();
+    let unreadable = Patch::Merge(json!({"spec": {"secretName": {"from": "elsewhere"}}}));
+    let patched = || async { objects.patch_metadata("newer", &PatchParams::default(), &unreadable).await.ok() };
+    world.eventually("a newer one", patched).await;
+    world
+        .eventually("told", || async { operator.logged().contains("can't be read, and is left alone").then_some(()) })
+        .await;
+
+    edit(&world, &newer).await;
+    let repaired = world.until(&secrets, "shared", "repaired", has_ours).await;
+    assert_eq!(document(&repaired), both);
+    world.delete(&objects, "pull").await;
+    assert_eq!(document(&secrets.get("shared").await.unwrap()), newer);
+
+    // Its finalizer taken off by hand, nobody takes them out but whoever writes next.
+    let freed = Patch::Merge(json!({"metadata": {"finalizers": null}}));
+    objects.patch_metadata("newer", &PatchParams::default(), &freed).await.unwrap();
+    world.delete(&objects, "newer").await;
+    world.pull_secret("again", spec("Classic")).await;
+    world.pull_secret_says("again", "True", "Ready").await;
+    let left = document(&secrets.get("shared").await.unwrap());
+    assert_eq!(left["auths"].as_object().unwrap().keys().collect::<Vec<_>>(), [HOST]);
 }

@@ -1,6 +1,6 @@
 //! Policies and docker configs: documents that others write as well.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use ecr_operator::api::{ForeignStatements, OWNER_UID, RepositoryPolicy};
 use ecr_operator::core::lifecycle::LifecycleDocument;
@@ -123,7 +123,7 @@ fn docker_configs_that_others_share() {
     fuzz("docker-config", |bytes| {
         let before = secret(bytes);
         let entries = BTreeMap::from([(HOST.to_owned(), Some(entry.clone()))]);
-        let Ok(outcome) = merge(&before, &marks(), &entries, |uid| uid == UID) else { return };
+        let Ok(outcome) = merge(&before, &marks(), &entries, &BTreeSet::new()) else { return };
         let Some(change) = outcome.change else { return };
         let merged = changed(before.clone(), change).unwrap();
         let written = merged.data.as_ref().unwrap()[DOCKER_CONFIG_KEY].0.clone();
@@ -135,8 +135,8 @@ fn docker_configs_that_others_share() {
         if let Some(theirs) = content(&before, HOST) {
             assert_eq!(content(&merged, HOST), Some(theirs));
         }
-        assert!(merge(&merged, &marks(), &entries, |uid| uid == UID).unwrap().change.is_none());
-        let left = changed(merged.clone(), unmerge(&merged, UID, |uid| uid == UID).unwrap())
+        assert!(merge(&merged, &marks(), &entries, &BTreeSet::new()).unwrap().change.is_none());
+        let left = changed(merged.clone(), unmerge(&merged, UID, &BTreeSet::new()).unwrap())
             .expect("others' Secrets aren't deleted");
         assert_eq!(noted(&left.metadata).count(), 0);
         if let Some(theirs) = content(&before, "") {
@@ -153,8 +153,8 @@ fn notes_on_secrets_that_anybody_may_have_written() {
         forged.metadata.annotations =
             Some(BTreeMap::from([(note_key(UID), text.clone()), (CREATED.to_owned(), text.clone())]));
         forged.metadata.labels = Some(BTreeMap::from([(OWNER_UID.to_owned(), text)]));
-        drop(merge(&forged, &marks(), &BTreeMap::new(), |_| true));
-        drop(unmerge(&forged, UID, |_| true));
+        drop(merge(&forged, &marks(), &BTreeMap::new(), &BTreeSet::new()));
+        drop(unmerge(&forged, UID, &BTreeSet::new()));
         drop(Marks::read(&forged.metadata));
     });
 }

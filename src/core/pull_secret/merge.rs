@@ -4,7 +4,7 @@
 //! much is known without any memory of the operator's. A host is only ever written where nobody holds it, and only what
 //! still is as it was written is ever taken out.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use k8s_openapi::api::core::v1::Secret as KubeSecret;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
@@ -105,8 +105,17 @@ pub struct Merged {
     pub left_out: Option<Problem>,
 }
 
-/// What is to be changed in `secret` so that it has `entries`, but for those that others hold. `is_ours` tells which UIDs
-/// are those of pull secrets.
+/// Whom a Secret is marked as belonging to: the pull secret that has it to itself, and all that noted something on it.
+pub fn owners(meta: &ObjectMeta) -> impl Iterator<Item = SecretOwner> {
+    let noted = noted(meta).map(|uid| match Note::read(meta, uid) {
+        Some(note) => note.marks.owner,
+        None => SecretOwner::unknown(uid.to_owned()),
+    });
+    sole_owner(meta).into_iter().chain(noted)
+}
+
+/// What is to be changed in `secret` so that it has `entries`, but for those that others hold. `gone` are the UIDs of its
+/// [`owners`] that are no more: what is left of them is taken out.
 ///
 /// # Errors
 /// Where the Secret can't be shared: another type, immutable, malformed, too large, or others hold all of the hosts.
@@ -114,7 +123,7 @@ pub fn merge(
     secret: &KubeSecret,
     marks: &Marks,
     entries: &Entries,
-    is_ours: impl Fn(&str) -> bool,
+    gone: &BTreeSet<String>,
 ) -> Result<Merged, Problem> {
     let name = secret.metadata.name.clone().unwrap_or_default();
     let refuse =
@@ -123,17 +132,17 @@ pub fn merge(
     if type_ != DOCKER_CONFIG_TYPE {
         return Err(refuse(format!("its type is {type_}, and pods pull with {DOCKER_CONFIG_TYPE}")));
     }
-    if let Some(owner) = sole_owner(&secret.metadata).filter(|owner| is_ours(&owner.uid)) {
+    if let Some(owner) = sole_owner(&secret.metadata).filter(|owner| !gone.contains(&owner.uid)) {
         return Err(refuse(format!("it belongs to {owner} (mergePolicy Own)")));
     }
     let before = Note::read(&secret.metadata, &marks.owner.uid);
     let mut document = Document::parse(text(secret)).map_err(|error| refuse(error.to_string()))?;
-    let left = Left::by_those_who_are_gone(&secret.metadata, &marks.owner.uid, &is_ours);
+    let left = Left::by_those_who_are_gone(&secret.metadata, &marks.owner.uid, gone);
     let (mut written, mut left_out) = (BTreeMap::new(), Vec::new());
     for (host, entry) in entries {
         let there = document.entry(host);
         let held = before.as_ref().and_then(|note| note.entries.get(host)).or_else(|| left.entries.get(host));
-        if let Some(other) = holder(&secret.metadata, host, &marks.owner.uid, &is_ours) {
+        if let Some(other) = holder(&secret.metadata, host, &marks.owner.uid, gone) {
             left_out.push(Problem::new(
                 Reason::Conflict,
                 format!("the Secret {name} has its entry for {host} from {other}; take the host out of one of them"),
@@ -193,12 +202,12 @@ pub fn merge(
 }
 
 /// What is to be changed in `secret` so that nothing of the pull secret is left in it; `None` where nothing is. An entry that
-/// isn't as it was written is somebody else's by now. `is_ours` tells which UIDs are those of pull secrets.
+/// isn't as it was written is somebody else's by now. `gone` is as in [`merge`].
 #[must_use]
-pub fn unmerge(secret: &KubeSecret, owner_uid: &str, is_ours: impl Fn(&str) -> bool) -> Option<Change> {
+pub fn unmerge(secret: &KubeSecret, owner_uid: &str, gone: &BTreeSet<String>) -> Option<Change> {
     let meta = &secret.metadata;
     noted(meta).find(|uid| *uid == owner_uid)?;
-    let left = Left::by_those_who_are_gone(meta, owner_uid, &is_ours);
+    let left = Left::by_those_who_are_gone(meta, owner_uid, gone);
     let alone = noted(meta).count() == left.uids.len() + 1;
     let note = Note::read(meta, owner_uid);
     let entries = note.iter().flat_map(|note| &note.entries).chain(&left.entries);
@@ -220,8 +229,8 @@ fn sole_owner(meta: &ObjectMeta) -> Option<SecretOwner> {
 }
 
 /// Another pull secret that noted `host`, and is there.
-fn holder(meta: &ObjectMeta, host: &str, but: &str, is_ours: impl Fn(&str) -> bool) -> Option<SecretOwner> {
-    let notes = noted(meta).filter(|uid| *uid != but && is_ours(uid)).filter_map(|uid| Note::read(meta, uid));
+fn holder(meta: &ObjectMeta, host: &str, but: &str, gone: &BTreeSet<String>) -> Option<SecretOwner> {
+    let notes = noted(meta).filter(|uid| *uid != but && !gone.contains(*uid)).filter_map(|uid| Note::read(meta, uid));
     notes.filter(|note| note.entries.contains_key(host)).map(|note| note.marks.owner).next()
 }
 
@@ -233,11 +242,11 @@ struct Left {
 }
 
 impl Left {
-    fn by_those_who_are_gone(meta: &ObjectMeta, but: &str, is_ours: impl Fn(&str) -> bool) -> Self {
-        let uids: Vec<_> = noted(meta).filter(|uid| *uid != but && !is_ours(uid)).map(str::to_owned).collect();
+    fn by_those_who_are_gone(meta: &ObjectMeta, but: &str, gone: &BTreeSet<String>) -> Self {
+        let uids: Vec<_> = noted(meta).filter(|uid| *uid != but && gone.contains(*uid)).map(str::to_owned).collect();
         let mut entries: BTreeMap<_, _> =
             uids.iter().filter_map(|uid| Note::read(meta, uid)).flat_map(|note| note.entries).collect();
-        entries.retain(|host, _| holder(meta, host, but, &is_ours).is_none());
+        entries.retain(|host, _| holder(meta, host, but, gone).is_none());
         Self { uids, entries }
     }
 }

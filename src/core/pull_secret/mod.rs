@@ -12,7 +12,7 @@ mod token_lives;
 pub use contents::{ContentError, docker_config, docker_entry};
 pub use integrity::{FIELDS, Fields, Integrity, writes_data};
 pub use logins::{Login, Logins, Offer, Request, logins};
-pub use merge::{CREATED, Change, Entries, MERGED, Merged, Note, merge, note_key, noted, unmerge};
+pub use merge::{CREATED, Change, Entries, MERGED, Merged, Note, merge, note_key, noted, owners, unmerge};
 pub use seen::{Marks, SecretOwner, Seen, prune};
 pub use template::{only_one_host, template_data};
 pub use token_lives::TokenLives;

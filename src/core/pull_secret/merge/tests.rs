@@ -62,13 +62,13 @@ fn changes(
     secret: &KubeSecret,
     marks: &Marks,
     entries: &Entries,
-    is_ours: impl Fn(&str) -> bool,
+    gone: &BTreeSet<String>,
 ) -> Result<Option<Change>, Problem> {
-    merge(secret, marks, entries, is_ours).map(|merged| merged.change)
+    merge(secret, marks, entries, gone).map(|merged| merged.change)
 }
 
 fn merged(secret: KubeSecret, uid: &str, of: &[(&str, Option<&str>)]) -> KubeSecret {
-    let change = changes(&secret, &marks(uid), &entries(of), |_| true).unwrap().unwrap();
+    let change = changes(&secret, &marks(uid), &entries(of), &BTreeSet::new()).unwrap().unwrap();
     applied(secret, uid, &change)
 }
 
@@ -77,7 +77,7 @@ fn read(secret: &KubeSecret) -> Value {
 }
 
 fn refused(secret: &KubeSecret, uid: &str) -> Problem {
-    changes(secret, &marks(uid), &entries(&[(HOST, Some("ours"))]), |_| true).unwrap_err()
+    changes(secret, &marks(uid), &entries(&[(HOST, Some("ours"))]), &BTreeSet::new()).unwrap_err()
 }
 
 #[test]
@@ -88,14 +88,14 @@ fn our_entry_is_put_beside_those_of_others_and_taken_out_again() {
     assert_eq!(read(&with)["auths"]["example.com"]["auth"], "eHg=");
     assert!(Note::read(&with.metadata, "u").unwrap().is_true_of(&with));
     assert!(
-        changes(&with, &marks("u"), &entries(&[(HOST, Some("ours"))]), |_| true).unwrap().is_none(),
+        changes(&with, &marks("u"), &entries(&[(HOST, Some("ours"))]), &BTreeSet::new()).unwrap().is_none(),
         "once is enough"
     );
-    let without = applied(with.clone(), "u", &unmerge(&with, "u", |_| true).unwrap());
+    let without = applied(with.clone(), "u", &unmerge(&with, "u", &BTreeSet::new()).unwrap());
     assert_eq!(text(&without), foreign.as_bytes());
     assert_eq!(without.metadata.labels, Some(BTreeMap::new()));
     assert_eq!(without.metadata.annotations, Some(BTreeMap::new()));
-    assert!(unmerge(&without, "u", |_| true).is_none());
+    assert!(unmerge(&without, "u", &BTreeSet::new()).is_none());
 }
 
 #[test]
@@ -118,7 +118,7 @@ fn an_entry_that_became_somebody_elses_stays_when_ours_are_taken_out() {
     let with = merged(secret("{}"), "u", &[(HOST, Some("ours"))]);
     let mut edited = secret(&json!({"auths": {HOST: {"auth": "theirs"}}}).to_string());
     edited.metadata = with.metadata;
-    let left = applied(edited.clone(), "u", &unmerge(&edited, "u", |_| true).unwrap());
+    let left = applied(edited.clone(), "u", &unmerge(&edited, "u", &BTreeSet::new()).unwrap());
     assert_eq!(read(&left)["auths"][HOST]["auth"], "theirs");
 }
 
@@ -132,9 +132,10 @@ fn a_host_that_somebody_holds_is_refused_by_name() {
     let problem = refused(&first, "u2");
     assert_eq!(problem.reason, Reason::Conflict);
     assert!(problem.message.contains("EcrPullSecret a/of-u1"), "{problem}");
-    let late = changes(&first, &marks("u2"), &entries(&[(HOST, Some("mine"))]), |uid| uid != "u1");
+    let gone = BTreeSet::from(["u1".to_owned()]);
+    let late = changes(&first, &marks("u2"), &entries(&[(HOST, Some("mine"))]), &gone);
     let late = applied(first, "u2", &late.unwrap().expect("one that is no more holds nothing"));
-    let third = changes(&late, &marks("u3"), &entries(&[(HOST, Some("third"))]), |uid| uid != "u1").unwrap_err();
+    let third = changes(&late, &marks("u3"), &entries(&[(HOST, Some("third"))]), &gone).unwrap_err();
     assert!(third.message.contains("EcrPullSecret a/of-u2"), "nor does it hide one that is there: {third}");
     let marked_by_hand = secret(&json!({"auths": {HOST: {"auth": "ours"}}}).to_string());
     assert!(
@@ -155,7 +156,7 @@ fn a_host_that_somebody_holds_keeps_no_other_from_being_renewed() {
     let mut there = merged(foreign, "another", &[("of-another", Some("other"))]);
     for (from, auth) in [(0, "first"), (50, "second")] {
         let wanted = entries(&[("foreign", Some(auth)), ("mine", Some(auth)), ("of-another", Some(auth))]);
-        let merged = merge(&there, &with(from), &wanted, |_| true).unwrap();
+        let merged = merge(&there, &with(from), &wanted, &BTreeSet::new()).unwrap();
         let told = merged.left_out.unwrap();
         assert_eq!(told.reason, Reason::SecretConflict);
         assert!(told.message.contains("for foreign") && told.message.contains("a/of-another"), "{told}");
@@ -166,7 +167,7 @@ fn a_host_that_somebody_holds_keeps_no_other_from_being_renewed() {
         assert_eq!(note.entries.keys().collect::<Vec<_>>(), ["mine"]);
         assert_eq!(["foreign", "mine"].map(|host| note.marks.tokens.issued(host)), [None, Some(at(from))]);
         assert_eq!(note.marks, merged.marks);
-        let again = merge(&there, &with(from), &wanted, |_| true).unwrap();
+        let again = merge(&there, &with(from), &wanted, &BTreeSet::new()).unwrap();
         assert!(again.change.is_none() && again.left_out.is_some(), "once is enough, and it is told again");
     }
 }
@@ -174,7 +175,7 @@ fn a_host_that_somebody_holds_keeps_no_other_from_being_renewed() {
 #[test]
 fn two_of_ours_share_a_secret_and_each_takes_out_its_own() {
     let both = merged(merged(secret("{}"), "u1", &[("one", Some("a"))]), "u2", &[("two", Some("b"))]);
-    let left = applied(both.clone(), "u1", &unmerge(&both, "u1", |_| true).unwrap());
+    let left = applied(both.clone(), "u1", &unmerge(&both, "u1", &BTreeSet::new()).unwrap());
     assert_eq!(read(&left), json!({"auths": {"two": {"auth": "b"}}}));
     assert!(is_labelled(&left.metadata));
     assert_eq!(noted(&left.metadata).collect::<Vec<_>>(), ["u2"]);
@@ -182,7 +183,7 @@ fn two_of_ours_share_a_secret_and_each_takes_out_its_own() {
 
 #[test]
 fn what_those_left_who_are_no_more_goes_with_the_next_write_of_another() {
-    let is_there = |uid: &str| uid != "gone";
+    let gone = &BTreeSet::from(["gone".to_owned()]);
     let left = merged(secret("{}"), "gone", &[("old", Some("a")), ("edited", Some("b")), (HOST, Some("c"))]);
     let both = merged(left, "there", &[("other", Some("d"))]);
     let mut document = read(&both);
@@ -191,23 +192,23 @@ fn what_those_left_who_are_no_more_goes_with_the_next_write_of_another() {
     both.data = secret(&document.to_string()).data;
 
     let wanted = entries(&[(HOST, None), ("mine", Some("e"))]);
-    let change = changes(&both, &marks("u"), &wanted, is_there).unwrap().unwrap();
+    let change = changes(&both, &marks("u"), &wanted, gone).unwrap().unwrap();
     let now = applied(both.clone(), "u", &change);
     assert_eq!(noted(&now.metadata).collect::<Vec<_>>(), ["there", "u"]);
     let auths = read(&now)["auths"].clone();
     let kept =
         json!({"other": {"auth": "d"}, "edited": {"auth": "by somebody"}, HOST: {"auth": "c"}, "mine": {"auth": "e"}});
     assert_eq!(auths, kept, "a host that is taken over stays until there is a token for it");
-    assert!(changes(&now, &marks("u"), &wanted, is_there).unwrap().is_none(), "once is enough");
-    let taken_over = changes(&now, &marks("u"), &entries(&[(HOST, Some("f")), ("mine", Some("e"))]), is_there);
+    assert!(changes(&now, &marks("u"), &wanted, gone).unwrap().is_none(), "once is enough");
+    let taken_over = changes(&now, &marks("u"), &entries(&[(HOST, Some("f")), ("mine", Some("e"))]), gone);
     assert_eq!(read(&applied(now, "u", &taken_over.unwrap().unwrap()))["auths"][HOST]["auth"], "f");
 
-    let without = applied(both.clone(), "there", &unmerge(&both, "there", is_there).unwrap());
+    let without = applied(both.clone(), "there", &unmerge(&both, "there", gone).unwrap());
     assert_eq!(noted(&without.metadata).count(), 0);
     assert_eq!(read(&without), json!({"auths": {"edited": {"auth": "by somebody"}}}));
     let mut made = merged(merged(secret("{}"), "gone", &[("old", Some("a"))]), "u", &[(HOST, Some("b"))]);
     made.metadata.annotations.as_mut().unwrap().insert(CREATED.to_owned(), "true".to_owned());
-    assert!(matches!(unmerge(&made, "u", is_there), Some(Change::Delete)), "nobody is left in it");
+    assert!(matches!(unmerge(&made, "u", gone), Some(Change::Delete)), "nobody is left in it");
 }
 
 #[test]
@@ -254,7 +255,7 @@ fn a_secret_goes_only_if_we_made_it_and_nothing_foreign_is_in_it() {
         secret.metadata.annotations = Some(annotations.iter().map(|key| ((*key).to_owned(), String::new())).collect());
         merged(secret, "u", &[(HOST, Some("ours"))])
     };
-    let goes = |secret: &KubeSecret| matches!(unmerge(secret, "u", |_| true), Some(Change::Delete));
+    let goes = |secret: &KubeSecret| matches!(unmerge(secret, "u", &BTreeSet::new()), Some(Change::Delete));
     assert!(goes(&made(&[CREATED], "{}")));
     assert!(!goes(&made(&[], "{}")), "it was there before");
     assert!(!goes(&made(&[CREATED, "theirs"], "{}")));
@@ -289,14 +290,14 @@ proptest! {
             let change = match &wanted {
                 Some(auth) => {
                     let wanted = entries(&[(host.as_str(), auth.as_deref())]);
-                    let change = changes(&secret, &marks(&uid), &wanted, |_| true).unwrap();
+                    let change = changes(&secret, &marks(&uid), &wanted, &BTreeSet::new()).unwrap();
                     if let Some(change) = &change {
                         let after = applied(secret.clone(), &uid, change);
-                        prop_assert!(changes(&after, &marks(&uid), &wanted, |_| true).unwrap().is_none(), "a second time changes nothing");
+                        prop_assert!(changes(&after, &marks(&uid), &wanted, &BTreeSet::new()).unwrap().is_none(), "a second time changes nothing");
                     }
                     change
                 }
-                None => unmerge(&secret, &uid, |_| true),
+                None => unmerge(&secret, &uid, &BTreeSet::new()),
             };
             if let Some(change) = change {
                 secret = applied(secret, &uid, &change);
@@ -306,7 +307,7 @@ proptest! {
             }
         }
         for uid in ["u0", "u1", "u2"] {
-            if let Some(change) = unmerge(&secret, uid, |_| true) {
+            if let Some(change) = unmerge(&secret, uid, &BTreeSet::new()) {
                 secret = applied(secret, uid, &change);
             }
         }
