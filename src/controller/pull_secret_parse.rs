@@ -233,3 +233,7 @@ fn variant<K: PullSecret>(
     let content = fingerprint(&[name, &described.collect::<Vec<_>>().join(","), &template]);
     Ok(Arc::new(Variant { logins, unusable, content }))
 }
+
+#[cfg(test)]
+#[path = "pull_secret_parse_tests.rs"]
+mod tests;

@@ -402,3 +402,7 @@ fn soonest(served: &Served, retry: Option<Duration>, now: Timestamp) -> Duration
 fn in_seconds(at: Timestamp) -> Timestamp {
     Timestamp::from_second(at.as_second()).unwrap_or(at)
 }
+
+#[cfg(test)]
+#[path = "pull_secret_status_tests.rs"]
+mod tests;

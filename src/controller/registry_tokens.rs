@@ -166,3 +166,7 @@ fn first<T: PartialEq>(own: T, others: Vec<T>) -> Vec<T> {
     let others = others.into_iter().filter(|other| *other != own).collect::<Vec<_>>();
     std::iter::once(own).chain(others).collect()
 }
+
+#[cfg(test)]
+#[path = "registry_tokens_tests.rs"]
+mod tests;
