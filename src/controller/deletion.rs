@@ -14,6 +14,7 @@ use crate::cluster::{What, is_conflict, is_not_found, set_finalizer};
 use crate::controller::annotations::{is_suspended, suspended};
 use crate::controller::context::Context;
 use crate::controller::export;
+use crate::controller::live::confirm;
 use crate::controller::registries::Registry;
 use crate::controller::report::Report;
 use crate::controller::repository_parse::{Stop, doomed, is_young, owner};
@@ -21,9 +22,6 @@ use crate::controller::repository_status::report;
 use crate::core::ownership::Owner;
 use crate::core::reason::{Problem, Reason};
 use crate::core::repository::{Doomed, stays};
-
-/// For the API server, while a permit of ECR's is held.
-const PATIENCE: Duration = Duration::from_secs(5);
 
 /// What is to be told when the finalizer goes.
 enum Released {
@@ -73,11 +71,7 @@ async fn release(object: &EcrRepository, context: &Context) -> Result<Released, 
 /// Never from the cache alone: an object of the same name may have taken the place of the one that was deleted, and its
 /// policy may have been changed a moment ago. Nor from an answer that is old: ECR may grant few deletions a second.
 async fn still_so(object: &EcrRepository, context: &Context) -> Result<(), Stop> {
-    let api: Api<EcrRepository> = Api::namespaced(context.client.clone(), &object.namespace().unwrap_or_default());
-    let live = tokio::time::timeout(PATIENCE, api.get_metadata_opt(&object.name_any())).await;
-    let live = live.map_err(|_| Problem::new(Reason::Transient, "no answer from the API server in time"))??;
-    let same = live.is_some_and(|live| is_the_same(&live.metadata, &object.metadata));
-    if same { Ok(()) } else { Err(Stop::Superseded) }
+    confirm(object, context, is_the_same).await
 }
 
 /// Whether the object that the API server has is the one that is known, with the very spec that is known, and going away.

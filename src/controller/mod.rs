@@ -8,6 +8,7 @@ mod deletion;
 mod drift;
 mod export;
 mod lanes;
+mod live;
 mod pull_secret;
 mod pull_secret_kind;
 mod pull_secret_parse;

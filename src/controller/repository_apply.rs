@@ -1,15 +1,16 @@
 //! The steps of a plan, taken one by one, and what became of each.
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::{Api, ResourceExt};
 
 use crate::api::EcrRepository;
 use crate::aws::{AwsError, Ecr, Kind};
 use crate::controller::annotations::asks_anew;
 use crate::controller::context::Context;
+use crate::controller::live::confirm;
 use crate::controller::registries::Registry;
 use crate::controller::repository_observe::Seen;
 use crate::controller::repository_parse::{Stop, held};
@@ -94,36 +95,24 @@ pub(super) async fn step_through(
 pub(super) struct Alive<'a> {
     object: &'a EcrRepository,
     context: &'a Context,
-    told: Mutex<Option<Instant>>,
+    told: Option<Instant>,
 }
 
 impl<'a> Alive<'a> {
     /// `now`: the API server has just told so.
     pub(super) fn new(object: &'a EcrRepository, context: &'a Context, now: bool) -> Self {
-        Self { object, context, told: Mutex::new(now.then(Instant::now)) }
-    }
-
-    fn told(&self) -> MutexGuard<'_, Option<Instant>> {
-        self.told.lock().unwrap_or_else(PoisonError::into_inner)
+        Self { object, context, told: now.then(Instant::now) }
     }
 
     async fn as_known(&self) -> Result<(), Stop> {
-        if self.told().is_some_and(|told| told.elapsed() < RECENT) {
+        if self.told.is_some_and(|told| told.elapsed() < RECENT) {
             return Ok(());
         }
-        let (name, namespace) = (self.object.name_any(), self.object.namespace().unwrap_or_default());
-        let api: Api<EcrRepository> = Api::namespaced(self.context.client.clone(), &namespace);
-        let live = api.get_metadata_opt(&name).await?;
-        let same = live.is_some_and(|live| {
-            let (live, known) = (&live.metadata, &self.object.metadata);
+        let as_known = |live: &ObjectMeta, known: &ObjectMeta| {
             live.deletion_timestamp.is_none()
                 && (&live.uid, live.generation, &live.finalizers) == (&known.uid, known.generation, &known.finalizers)
-        });
-        if !same {
-            return Err(Stop::Superseded);
-        }
-        *self.told() = Some(Instant::now());
-        Ok(())
+        };
+        confirm(self.object, self.context, as_known).await
     }
 }
 

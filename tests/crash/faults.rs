@@ -215,6 +215,24 @@ async fn nothing_is_created_anew_for_an_object_that_went_unseen_with_its_reposit
 }
 
 #[tokio::test]
+async fn an_answer_about_one_object_that_never_comes_holds_up_no_other_creation() {
+    let (world, wire) = stage("silent-answer").await;
+    let _operator = wire.operator();
+    world.registry_says("True", "Ready").await;
+    wire.rule(Rule::next(Side::Kubernetes, "GET ecrrepositories/one", Fault::Silence));
+    world.repository("one", json!({})).await;
+    world.repository("two", json!({})).await;
+    // Sooner than the connection is given up.
+    let told = world.repository_says("one", "False", "Transient").await;
+    let message = &told.status.unwrap().conditions[0].message;
+    assert!(message.contains("no answer from the API server in time"), "{message}");
+    for name in ["two", "one"] {
+        world.repository_says(name, "True", "Ready").await;
+    }
+    assert_eq!(world.writes(), ["CreateRepository"; 2]);
+}
+
+#[tokio::test]
 async fn an_api_server_that_is_overloaded_or_fails_is_waited_for() {
     let (world, wire) = stage("overload").await;
     for (name, fault, times) in [
