@@ -12,6 +12,7 @@ mod live;
 mod pull_secret;
 mod pull_secret_kind;
 mod pull_secret_parse;
+mod pull_secret_served;
 mod pull_secret_status;
 mod pull_secret_tokens;
 mod pull_secret_verify;

@@ -1,7 +1,6 @@
 //! What a pull secret's status says of a pass.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::time::Duration;
+use std::collections::BTreeSet;
 
 use futures::StreamExt;
 use jiff::Timestamp;
@@ -9,127 +8,21 @@ use kube::ResourceExt;
 use kube::runtime::controller::Action;
 
 use crate::api::{FailedNamespace, NamespaceCounts, PullSecretStatus, RECONCILE_AT, RegistryStatus};
-use crate::aws::{AwsError, Lookup};
 use crate::cluster::What;
 use crate::controller::context::Context;
 use crate::controller::pull_secret_kind::PullSecret;
-use crate::controller::pull_secret_parse::{Desired, Variant};
+use crate::controller::pull_secret_parse::Desired;
+use crate::controller::pull_secret_served::{SOON, Served, turns, until};
 use crate::controller::report::transition;
 use crate::core::conditions::{Verdict, conditions, is_ready, says};
-use crate::core::pull_secret::{Login, Marks, Seen, TokenLives};
+use crate::core::pull_secret::Login;
 use crate::core::reason::{Class, Problem, Reason, gather};
-use crate::core::token::{Freshness, Life, TokenKey, wait};
+use crate::core::token::{Freshness, Life};
 
 /// Namespaces named in a status at most; all are counted.
 const MOST_NAMED: usize = 10;
 /// Events under way at once, for one object.
 const CONCURRENT_EVENTS: usize = 16;
-/// After a conflict with another writer.
-const SOON: Duration = Duration::from_millis(200);
-
-/// What asking for tokens gave.
-pub(super) type Tokens = BTreeMap<TokenKey, Lookup>;
-
-/// What became of the namespaces.
-#[derive(Debug, Default)]
-pub struct Served {
-    /// Hold the Secret, with what is noted on it.
-    pub ready: BTreeMap<String, Marks>,
-    /// Do not.
-    failed: BTreeMap<String, Problem>,
-    /// What is noted on Secrets in those namespaces: they age as well.
-    unready: Vec<Marks>,
-    /// Are going away.
-    pub terminating: BTreeSet<String>,
-    /// What asking for tokens gave, as far as it was asked.
-    pub(super) tokens: Tokens,
-    /// Somebody else wrote at the same time.
-    pub again_soon: bool,
-    /// What keeps the operator from doing all that is asked for beside the Secrets.
-    pub hindrance: Option<Problem>,
-    /// When to look at what somebody keeps undoing.
-    look_at: Option<Timestamp>,
-    /// Why a registry doesn't let the tokens read what is to be verified, and whether it once did.
-    pub(super) unverified: Option<(Problem, bool)>,
-    /// A name for all that was verified.
-    pub(super) verified: Option<String>,
-}
-
-impl Served {
-    /// Why tokens couldn't be renewed, and when that is tried again.
-    fn failures(&self) -> impl Iterator<Item = &(AwsError, Timestamp)> {
-        self.tokens.values().filter_map(|lookup| lookup.failure.as_ref())
-    }
-
-    /// A namespace for which nothing can be had just now, because of `failures`: it is served by what is `there`.
-    pub fn keep(&mut self, namespace: &str, there: Option<&Seen>, failures: &[Problem]) {
-        self.ready.extend(there.and_then(|seen| Some((namespace.to_owned(), seen.marks.clone()?))));
-        if !there.is_some_and(Seen::is_intact) || !self.ready.contains_key(namespace) {
-            let problem = gather(failures).unwrap_or_else(|| Problem::new(Reason::Transient, "no token yet"));
-            self.fail(namespace.to_owned(), problem);
-        }
-    }
-
-    /// A namespace that isn't served any more, where what is `there` grows old.
-    pub fn grow_old(&mut self, namespace: &str, there: Option<&Seen>, problem: Problem) {
-        self.unready.extend(there.and_then(|seen| seen.marks.clone()));
-        self.fail(namespace.to_owned(), problem);
-    }
-
-    /// A namespace that isn't served.
-    pub fn fail(&mut self, namespace: String, problem: Problem) {
-        self.unready.extend(self.ready.remove(&namespace));
-        self.failed.insert(namespace, problem);
-    }
-
-    /// A namespace where somebody keeps undoing what is done, and is left alone until then.
-    pub fn contested(&mut self, namespace: String, until: Timestamp, problem: Problem) {
-        self.look_at(until);
-        self.fail(namespace, problem);
-    }
-
-    /// There is something to look at then.
-    pub fn look_at(&mut self, at: Timestamp) {
-        self.look_at = Some(self.look_at.map_or(at, |first| first.min(at)));
-    }
-
-    /// Whether the namespace is wanted and only just now not served.
-    #[must_use]
-    pub fn is_held_up(&self, namespace: &str) -> bool {
-        self.failed.contains_key(namespace)
-    }
-
-    /// What is in the Secrets, each once, with the lives of its tokens.
-    pub(super) fn contents<'a>(&self, desired: &'a Desired) -> BTreeMap<&'a str, (&'a Variant, TokenLives)> {
-        let there = |namespace: &String| self.ready.get(namespace).map(|marks| marks.tokens.clone());
-        let held = desired.allowed.iter().filter_map(|(namespace, variant)| Some((variant, there(namespace)?)));
-        held.map(|(variant, tokens)| (variant.content.as_str(), (&**variant, tokens))).collect()
-    }
-
-    /// Hosts for which not all Secrets that are there have a token.
-    fn lacking<'a>(&self, desired: &'a Desired) -> BTreeSet<&'a str> {
-        let held = desired.allowed.iter().filter_map(|(namespace, variant)| {
-            let marks = self.ready.get(namespace)?;
-            Some(((&variant.content, &marks.tokens), &**variant))
-        });
-        let held: BTreeMap<_, _> = held.collect();
-        held.into_iter().flat_map(|((_, tokens), variant)| tokens.lacking(variant.wanted())).collect()
-    }
-
-    /// What is noted on all Secrets that are there.
-    fn marks(&self) -> impl Iterator<Item = &Marks> {
-        self.ready.values().chain(&self.unready)
-    }
-
-    /// The marks whose token ends first.
-    fn first_to_end(&self) -> Option<&Marks> {
-        self.marks().min_by_key(|marks| marks.life.expires_at)
-    }
-
-    fn freshness(&self, now: Timestamp) -> Freshness {
-        self.first_to_end().map_or(Freshness::Fresh, |marks| marks.life.freshness(now))
-    }
-}
 
 /// Writes the status, tells what changed, says when to look again.
 pub(super) async fn report<K: PullSecret>(
@@ -147,7 +40,7 @@ pub(super) async fn report<K: PullSecret>(
             let (verdict, problem) = verdict(desired, served, is_ready(&old.conditions, generation), now);
             is_well = problem.is_none();
             let next = problem.map(|problem| context.retry(&uid, &problem));
-            (status(object, &old, desired, served), verdict, soonest(served, next, now))
+            (status(object, &old, desired, served), verdict, served.soonest(next, now))
         }
         Err(problem) => {
             let problem = outlived(problem, &old, now);
@@ -299,16 +192,6 @@ fn life(old: &PullSecretStatus) -> Option<Life> {
     Some(Life { issued_at: old.last_refreshed_at.as_ref()?.0, expires_at: old.expires_at.as_ref()?.0 })
 }
 
-/// The moments at which what is told of a token changes, or what is done about it.
-fn turns(life: Life) -> [Timestamp; 3] {
-    [life.stale_at(), life.dies_soon_at(), life.expires_at]
-}
-
-/// A little late rather than a little early: at that moment it is due, not before. `None` where that has passed.
-fn until(at: Timestamp, now: Timestamp) -> Option<Duration> {
-    (at > now).then(|| wait(now, at) + Duration::from_millis(5))
-}
-
 /// A registry that can't be asked doesn't stop time: Secrets that were written before grow old.
 fn outlived(problem: &Problem, old: &PullSecretStatus, now: Timestamp) -> Problem {
     let Some(life) = life(old) else {
@@ -388,21 +271,7 @@ fn registry(
     }
 }
 
-/// The next moment at which something is due.
-fn soonest(served: &Served, retry: Option<Duration>, now: Timestamp) -> Duration {
-    let renewals = served.marks().map(|marks| marks.refresh_at);
-    let turns = served.first_to_end().into_iter().flat_map(|marks| turns(marks.life));
-    let retries = served.failures().map(|(_, at)| *at);
-    let due = renewals.chain(turns).chain(retries).chain(served.look_at).filter_map(|at| until(at, now)).min();
-    let soon = served.again_soon.then_some(SOON);
-    [due, retry, soon].into_iter().flatten().min().unwrap_or(Duration::from_hours(1))
-}
-
 /// The API's times have no fractions.
 fn in_seconds(at: Timestamp) -> Timestamp {
     Timestamp::from_second(at.as_second()).unwrap_or(at)
 }
-
-#[cfg(test)]
-#[path = "pull_secret_status_tests.rs"]
-mod tests;

@@ -12,7 +12,7 @@ use crate::cluster::What;
 use crate::controller::context::Context;
 use crate::controller::pull_secret_kind::PullSecret;
 use crate::controller::pull_secret_parse::{Desired, Variant};
-use crate::controller::pull_secret_status::Tokens;
+use crate::controller::pull_secret_served::Tokens;
 use crate::controller::registry_tokens::Issuer;
 use crate::core::names::AccountId;
 use crate::core::pull_secret::Login;

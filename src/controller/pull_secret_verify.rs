@@ -14,7 +14,7 @@ use crate::controller::context::Context;
 use crate::controller::pull_secret::Secrets;
 use crate::controller::pull_secret_kind::PullSecret;
 use crate::controller::pull_secret_parse::{Desired, Variant};
-use crate::controller::pull_secret_status::Served;
+use crate::controller::pull_secret_served::Served;
 use crate::controller::pull_secret_tokens::{lookup, place};
 use crate::controller::registry_tokens::Issuer;
 use crate::core::conditions::is_ready;

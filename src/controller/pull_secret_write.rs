@@ -15,7 +15,7 @@ use crate::controller::context::Context;
 use crate::controller::pull_secret::Secrets;
 use crate::controller::pull_secret_kind::PullSecret;
 use crate::controller::pull_secret_parse::{Desired, Variant};
-use crate::controller::pull_secret_status::{Served, Tokens};
+use crate::controller::pull_secret_served::{Served, Tokens};
 use crate::controller::pull_secret_tokens::{Batches, tokens};
 use crate::core::contest::Turn;
 use crate::core::pull_secret::{
@@ -64,8 +64,7 @@ pub(super) async fn write<K: PullSecret>(
                 (Holder::Another(owner), _) => Err(foreign(&writer.name, &format!("it belongs to {owner}"))),
                 (Holder::Leaving, _) => Err(leaving(&writer.name)),
                 (_, Err(Unwritten::NoToken(problem))) => {
-                    let intact = there.as_ref().filter(|there| there.is_intact());
-                    intact.and_then(|there| there.marks.clone()).map(Written::Kept).ok_or(problem)
+                    there.as_ref().and_then(Seen::intact).cloned().map(Written::Kept).ok_or(problem)
                 }
                 (_, Err(Unwritten::Unfit(problem))) => Err(problem),
                 (Holder::Nobody(orphan), Ok(contents)) => {

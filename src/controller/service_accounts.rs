@@ -12,7 +12,7 @@ use crate::cluster::{CONCURRENT_WRITES, ServiceAccounts, Wish, in_time, is_confl
 use crate::controller::context::Context;
 use crate::controller::pull_secret_kind::PullSecret;
 use crate::controller::pull_secret_parse::Desired;
-use crate::controller::pull_secret_status::Served;
+use crate::controller::pull_secret_served::Served;
 use crate::core::contest::Turn;
 use crate::core::reason::{Problem, Reason};
 

@@ -139,6 +139,12 @@ impl Seen {
         self.integrity > Integrity::Edited
     }
 
+    /// What is noted on it, where it still holds what we put in.
+    #[must_use]
+    pub fn intact(&self) -> Option<&Marks> {
+        self.marks.as_ref().filter(|_| self.is_intact())
+    }
+
     /// Whether it needs neither new tokens nor repair at `now`, and has one for each of `hosts`, issued at `since` or later.
     #[must_use]
     pub fn is_good<'a>(
@@ -178,7 +184,7 @@ impl Seen {
     /// in it may do something else than it now should.
     #[must_use]
     pub fn outlasts(&self, offered: &Marks, complete: bool, now: Timestamp) -> bool {
-        let Some(marks) = self.marks.as_ref().filter(|_| self.is_intact()) else {
+        let Some(marks) = self.intact() else {
             return false;
         };
         let pairs = || offered.tokens.all().map(|token| (marks.tokens.token(token.host), token));

@@ -32,10 +32,10 @@ fn the_next_look_is_when_the_token_is_due_however_late_the_last_one_was() {
     served.ready.insert("team-a".to_owned(), holds(45));
     for now in [0, 20, 40, 44] {
         let left = Duration::from_secs(u64::try_from(45 - now).unwrap());
-        let wait = soonest(&served, None, at(now));
+        let wait = served.soonest(None, at(now));
         assert!((left..left + Duration::from_secs(1)).contains(&wait), "at {now}: {wait:?}");
     }
     // Of many the first.
     served.ready.insert("team-b".to_owned(), holds(30));
-    assert!(soonest(&served, None, at(25)) < Duration::from_secs(6));
+    assert!(served.soonest(None, at(25)) < Duration::from_secs(6));
 }
