@@ -17,8 +17,6 @@ pub const QUIET: Duration = Duration::from_millis(400);
 pub const CONVERGENCE: Duration = Duration::from_secs(30);
 /// A plan whose request doesn't come is tried so often: what is asked depends on timing, too.
 const TRIES: usize = 3;
-/// One in so many may miss its request even so.
-const FEW: usize = 20;
 /// So many failures are told with their logs.
 const MOST_LOGGED: usize = 5;
 
@@ -83,8 +81,16 @@ where
     println!("{count} plans, {} not reached, {} failed", missed.len(), failures.len());
     println!("not reached: {missed:#?}");
     assert!(failures.is_empty(), "{} of {count} plans failed:\n{}", failures.len(), failures.join("\n"));
-    // A few are asked by chance: a status is written again where something changed while the last one was under way.
-    assert!(missed.len() * FEW <= count, "requests of the reference runs never came: {missed:#?}");
+    missed.retain(|plan| !may_be_missed(plan));
+    assert!(missed.is_empty(), "these requests of the reference runs never came: {missed:#?}");
+}
+
+/// Of some requests only the first is certain: a status is written again where something changed while the last one was under
+/// way, and something is read again where the cache was behind.
+fn may_be_missed(plan: &str) -> bool {
+    let Some((request, earlier)) = plan.rsplit_once('#') else { return false };
+    let is_chance = request.ends_with("/status") || ["/LIST ", "/GET "].iter().any(|read| request.contains(read));
+    is_chance && earlier != "0"
 }
 
 /// The requests of a reference run that another run asks as well: each by its name, and how many of that name come before it.

@@ -182,7 +182,7 @@ async fn whoever_loses_a_right_loses_it_before_a_snapshot_that_takes_its_time() 
     world.register(change).await;
     let secrets: Api<Secret> = Api::namespaced(world.client.clone(), &world.namespace);
     world.until_gone_within(Duration::from_secs(20), &secrets, "pull").await;
-    let due = || async { (!world.ecr.calls_of("GetRegistryScanningConfiguration").is_empty()).then_some(()) };
-    world.eventually("the snapshot that is due", due).await;
+    let due = || async { (world.ecr.calls_of("GetRegistryScanningConfiguration").len() == 1).then_some(()) };
+    world.eventually("the one that is due", due).await;
     world.ecr.clear_faults();
 }
